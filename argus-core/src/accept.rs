@@ -1,0 +1,225 @@
+//! Accept: an event becomes an entry in thread-local scratch, on the caller's thread. User code (`Serialize`) runs here and nowhere else; every rule of the
+//! record format is checked here, so that nothing after accept can refuse a record. No lock is held.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::SystemTime;
+
+use crate::canonical::upper_bound;
+use crate::entry::{EntryWriter, Part};
+use crate::error::AuditError;
+use crate::event::AuditEvent;
+use crate::json::{JsonError, JsonWriter, Scratch, Source};
+use crate::redaction::Redaction;
+use crate::sink::{ObserverSet, TraceContext};
+use crate::time;
+use crate::value::Value;
+
+/// Cap of a record's canonical form, in bytes.
+pub(crate) const MAX_RECORD: usize = 256 << 10;
+/// Cap of an event's name, in bytes.
+pub(crate) const MAX_EVENT: usize = 256;
+/// Cap of context members, after the merge.
+pub(crate) const MAX_MEMBERS: usize = 128;
+/// Cap of a trace state, in bytes; longer ones are dropped.
+const MAX_TRACE_STATE: usize = 512;
+
+/// What accept needs of the configuration, made ready once.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) component: String,
+    /// Keys and canonical values that every context gets.
+    pub(crate) context: Vec<(String, String)>,
+    pub(crate) redaction: Redaction,
+    /// Length of the texts that every record of this logger has beside its own.
+    pub(crate) constant: usize,
+}
+
+impl Rules {
+    pub(crate) fn empty() -> Self {
+        Self { component: String::new(), context: Vec::new(), redaction: Redaction::none(), constant: 0 }
+    }
+}
+
+/// What accept needs of the call.
+pub(crate) struct Call<'a> {
+    pub(crate) now: SystemTime,
+    pub(crate) trace: Option<&'a TraceContext<'a>>,
+    pub(crate) observers: ObserverSet,
+    pub(crate) own: bool,
+}
+
+/// The buffers of a thread.
+#[derive(Default)]
+pub(crate) struct Buffers {
+    pub(crate) entry: Vec<u8>,
+    json: Scratch,
+}
+
+thread_local!(static BUFFERS: Cell<Option<Box<Buffers>>> = const { Cell::new(None) });
+
+/// Runs `f` with this thread's buffers. A `Serialize` that logs gets fresh ones.
+pub(crate) fn with_buffers<T>(f: impl FnOnce(&mut Buffers) -> T) -> T {
+    let mut buffers = BUFFERS.take().unwrap_or_default();
+    let result = f(&mut buffers);
+    // A thread that once logged something huge should not keep it.
+    if buffers.entry.capacity() <= 2 * MAX_RECORD {
+        BUFFERS.set(Some(buffers));
+    }
+    result
+}
+
+/// Encodes `event` into `buffers.entry`.
+pub(crate) fn encode(event: &AuditEvent<'_>, rules: &Rules, call: &Call<'_>, buffers: &mut Buffers) -> Result<(), AuditError> {
+    let field = Cell::new("event");
+    catch_unwind(AssertUnwindSafe(|| encode_inner(event, rules, call, buffers, &field)))
+        .unwrap_or_else(|_| Err(AuditError::Panicked { field: Cow::Borrowed(field.get()) }))
+}
+
+fn invalid(field: impl Into<Cow<'static, str>>, reason: impl Into<std::sync::Arc<str>>) -> AuditError {
+    AuditError::Invalid { field: field.into(), reason: reason.into() }
+}
+
+fn encode_inner(
+    event: &AuditEvent<'_>,
+    rules: &Rules,
+    call: &Call<'_>,
+    buffers: &mut Buffers,
+    field: &Cell<&'static str>,
+) -> Result<(), AuditError> {
+    let Buffers { entry, json } = buffers;
+    if event.event.is_empty() {
+        return Err(invalid("event", "an event needs a name"));
+    }
+    if event.event.len() > MAX_EVENT {
+        return Err(AuditError::TooLarge { field: "event".into(), size: event.event.len(), limit: MAX_EVENT });
+    }
+    let (secs, nanos) = time::split(event.at.unwrap_or(call.now))
+        .ok_or_else(|| invalid("timestamp", "the time lies outside the years 0000 to 9999"))?;
+    let component = event.component.filter(|c| !c.is_empty()).unwrap_or(&rules.component);
+    let path = event.file_path.map(|p| (p, p.to_string_lossy()));
+    let path_text = path.as_ref().map(|(_, t)| &**t);
+    let texts = [
+        ("event", Some(event.event)),
+        ("component", Some(component)),
+        ("file_path", path_text),
+        ("user_agent", event.user_agent),
+        ("actor_id", event.actor),
+        ("action", event.action),
+    ];
+    for (name, text) in texts {
+        if text.is_some_and(|t| t.as_bytes().contains(&0)) {
+            return Err(invalid(name, "text must not contain NUL"));
+        }
+    }
+
+    let mut w = EntryWriter::begin(entry);
+    w.head(event.level, event.actor_type, event.outcome, secs, nanos);
+    w.carrier(call.trace, call.observers);
+    if call.own {
+        w.own();
+    }
+    w.text(Part::Event, Some(event.event));
+    w.text(Part::Component, Some(component));
+    let start = w.0.len();
+    field.set("context");
+    encode_context(event, path.as_ref().filter(|(_, t)| matches!(t, Cow::Owned(_))).map(|(p, _)| *p), rules, w.0, json, call.own)?;
+    w.part(Part::Context, start);
+    let mut json_len = w.0.len() - start;
+    w.text(Part::FilePath, path_text);
+    w.text(Part::UserAgent, event.user_agent);
+    for (part, name, value) in [(Part::OldValue, "old_value", &event.old), (Part::NewValue, "new_value", &event.new)] {
+        field.set(name);
+        let start = w.0.len();
+        let mut out = JsonWriter::new(w.0, json, &rules.redaction, Source::Caller);
+        if value.encode(&mut out).map_err(|e| json_error(name.into(), e))? {
+            w.part(part, start);
+        } else {
+            w.0.truncate(start);
+        }
+        json_len += w.0.len() - start;
+    }
+    w.text(Part::ActorId, event.actor);
+    w.text(Part::Action, event.action);
+    w.text(Part::TraceState, call.trace.map(|t| t.trace_state).filter(|t| t.len() <= MAX_TRACE_STATE));
+    w.end();
+
+    let size = rules.constant + upper_bound(texts.iter().filter_map(|(_, t)| *t), json_len);
+    if size > MAX_RECORD {
+        return Err(AuditError::TooLarge { field: "record".into(), size, limit: MAX_RECORD });
+    }
+    Ok(())
+}
+
+fn json_error(field: String, e: JsonError) -> AuditError {
+    match e {
+        JsonError::TooDeep => AuditError::TooLarge { field: field.into(), size: crate::json::MAX_DEPTH + 1, limit: crate::json::MAX_DEPTH },
+        e => invalid(field, e.to_string()),
+    }
+}
+
+/// Writes the context: the event's own members, then those of the configuration that it does not name.
+fn encode_context(
+    event: &AuditEvent<'_>,
+    raw_path: Option<&std::path::Path>,
+    rules: &Rules,
+    buf: &mut Vec<u8>,
+    json: &mut Scratch,
+    own: bool,
+) -> Result<(), AuditError> {
+    // Argus's own records say what they must, whatever their keys are called.
+    let source = if own { Source::Stored } else { Source::Caller };
+    let mut out = JsonWriter::new(buf, json, &rules.redaction, source);
+    let mut open = out.open_object().map_err(|e| json_error("context".into(), e))?;
+    let mut count = 0;
+    let mut member = |out: &mut JsonWriter<'_>, key: &str, value: &Value<'_>| -> Result<(), AuditError> {
+        let (start, depth, first) = (out.position(), out.depth(), open.first);
+        let named = |e| json_error(format!("context.{key}"), e);
+        out.key(&mut open, key).map_err(named)?;
+        if value.encode(out).map_err(named)? {
+            out.end_member(key);
+            count += 1;
+        } else {
+            out.rewind(start, depth);
+            open.first = first;
+        }
+        Ok(())
+    };
+    for f in event.members() {
+        member(&mut out, f.key, &f.value)?;
+    }
+    if let Some(path) = raw_path {
+        let bytes = crate::id::hex(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
+        member(&mut out, "argus.path_bytes", &Value::from(bytes.as_str()))?;
+    }
+    for (key, value) in &rules.context {
+        if !own && !event.members().any(|f| f.key == key) {
+            out.key(&mut open, key).map_err(|e| json_error(format!("context.{key}"), e))?;
+            out.raw(value);
+            out.end_member(key);
+            count += 1;
+        }
+    }
+    if count > MAX_MEMBERS {
+        return Err(AuditError::TooLarge { field: "context".into(), size: count, limit: MAX_MEMBERS });
+    }
+    out.close_object(open).map_err(|e| json_error("context".into(), e))
+}
+
+/// The configuration's context, made ready.
+pub(crate) fn prepare_context(members: &[(String, serde_json::Value)], redaction: &Redaction) -> Result<Vec<(String, String)>, JsonError> {
+    let mut ready: Vec<(String, String)> = Vec::new();
+    for (key, value) in members {
+        if key.starts_with(crate::redaction::RESERVED) {
+            return Err(JsonError::ReservedKey(key.clone()));
+        }
+        if ready.iter().any(|(k, _)| k == key) {
+            return Err(JsonError::DuplicateKey(key.clone()));
+        }
+        let (mut out, mut scratch) = (Vec::new(), Scratch::default());
+        JsonWriter::new(&mut out, &mut scratch, redaction, Source::Caller).serialize_top(value)?;
+        ready.push((key.clone(), String::from_utf8(out).unwrap_or_default()));
+    }
+    Ok(ready)
+}

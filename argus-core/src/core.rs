@@ -1,0 +1,336 @@
+//! `Core`: what the handles of a logger and its writer thread share. One short lock guards the queue, the numbers and the ledger together; no I/O, no user code
+//! and no allocation happens under it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::accept::{self, Call, Rules};
+use crate::config::{AuditConfig, Overflow};
+use crate::entry;
+use crate::error::AuditError;
+use crate::event::AuditEvent;
+use crate::health::{Health, Ledger};
+use crate::id::{RecordId, WriterId};
+use crate::level::Level;
+use crate::observers::Observers;
+use crate::pending::{Completer, Pending};
+use crate::queue::{MemoryQueue, Room};
+use crate::sink::{Caller, Carrier, CloseReport, LossReason, Trace};
+use crate::thread;
+
+/// A level above all: nothing passes.
+const SHUT: u8 = 4;
+
+pub(crate) struct State {
+    pub(crate) queue: MemoryQueue,
+    pub(crate) ledger: Ledger,
+    /// Last number given.
+    pub(crate) last_seq: u64,
+    /// Last number that is committed or abandoned.
+    pub(crate) done_seq: u64,
+    /// Those who wait for a record, in order of its number.
+    pub(crate) acks: VecDeque<(u64, Completer)>,
+    pub(crate) closing: Option<Instant>,
+    pub(crate) closed: bool,
+    pub(crate) report: CloseReport,
+    /// The writer waits for work.
+    pub(crate) sleeping: bool,
+    /// Callers wait for space.
+    waiting: u32,
+    /// Somebody waits for a flush: no commit delay now.
+    pub(crate) hurry: u32,
+}
+
+pub(crate) struct Core {
+    state: Mutex<State>,
+    /// The writer waits here for work.
+    pub(crate) work: Condvar,
+    /// Callers wait here for space.
+    pub(crate) space: Condvar,
+    /// `flush` and `close` wait here for progress.
+    pub(crate) progress: Condvar,
+    min_level: AtomicU8,
+    filtered: AtomicU64,
+    relay_not_waited: AtomicU64,
+    pub(crate) rules: Rules,
+    pub(crate) config: AuditConfig,
+    pub(crate) observers: Observers,
+    pub(crate) writer: WriterId,
+    /// Random part of this writer's record ids.
+    id_seed: u128,
+}
+
+impl Core {
+    pub(crate) fn new(config: AuditConfig, rules: Rules, writer: WriterId) -> Self {
+        Self {
+            state: Mutex::new(State {
+                queue: MemoryQueue::new(config.queue_bytes),
+                ledger: Ledger::default(),
+                last_seq: 0,
+                done_seq: 0,
+                acks: VecDeque::new(),
+                closing: None,
+                closed: false,
+                report: CloseReport::default(),
+                sleeping: false,
+                waiting: 0,
+                hurry: 0,
+            }),
+            work: Condvar::new(),
+            space: Condvar::new(),
+            progress: Condvar::new(),
+            min_level: AtomicU8::new(if config.enabled { config.min_level as u8 } else { SHUT }),
+            filtered: AtomicU64::new(0),
+            relay_not_waited: AtomicU64::new(0),
+            observers: Observers::new(config.on_error.clone()),
+            id_seed: u128::from_be_bytes(WriterId::random().0),
+            rules,
+            config,
+            writer,
+        }
+    }
+
+    /// A panic under the lock is impossible by construction; if it happened all the same, the counters are still numbers.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    #[inline]
+    pub(crate) fn enabled(&self, level: Level) -> bool {
+        level as u8 >= self.min_level.load(Ordering::Relaxed)
+    }
+
+    /// RFC 9562, version 7: milliseconds, then this writer's random bits plus the record's number. Unique in the writer by the number, between writers by 74 random bits.
+    fn mint(&self, now: SystemTime, writer_seq: u64) -> RecordId {
+        let ms = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis());
+        let random = self.id_seed.wrapping_add(u128::from(writer_seq));
+        let id = (ms & 0xffff_ffff_ffff) << 80 | 7 << 76 | (random >> 64 & 0xfff) << 64 | 2 << 62 | (random & 0x3fff_ffff_ffff_ffff);
+        RecordId(id.to_be_bytes())
+    }
+
+    /// An id for a record of the log writer: version 7, wholly random but for the time.
+    pub(crate) fn fresh_id(&self) -> RecordId {
+        let random = u128::from_be_bytes(WriterId::random().0);
+        let id = self.mint(self.config.clock.now(), 0).0;
+        let time = u128::from_be_bytes(id) >> 64 << 64;
+        RecordId((time | 2 << 62 | (random & 0x3fff_ffff_ffff_ffff)).to_be_bytes())
+    }
+
+    pub(crate) fn health_filtered(&self) -> u64 {
+        self.filtered.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn submit(&self, event: &AuditEvent<'_>, carrier: &Carrier<'_>, ack: bool) -> Result<Option<(RecordId, Option<Pending>)>, AuditError> {
+        if !self.enabled(event.level) {
+            self.filtered.fetch_add(1, Ordering::Relaxed);
+            return Ok(None);
+        }
+        let committed = self.config.committed_from.is_some_and(|l| event.level >= l);
+        let relay = matches!(carrier.caller, Caller::Relay { .. });
+        let wait = committed && !ack && !relay;
+        if committed && relay && !ack {
+            self.relay_not_waited.fetch_add(1, Ordering::Relaxed);
+        }
+        let (id, pending) = self.accept(event, carrier, ack || wait)?;
+        match pending {
+            Some(p) if wait => {
+                p.wait(Duration::MAX)?;
+                Ok(Some((id, None)))
+            }
+            pending => Ok(Some((id, pending))),
+        }
+    }
+
+    fn accept(&self, event: &AuditEvent<'_>, carrier: &Carrier<'_>, ack: bool) -> Result<(RecordId, Option<Pending>), AuditError> {
+        let now = self.config.clock.now();
+        let hook;
+        let trace = match (event.trace, carrier.trace) {
+            (Trace::Unset, Trace::Unset) => match &self.config.trace_context {
+                Some(f) => {
+                    hook = f();
+                    hook.as_ref().map(|t| t.as_context())
+                }
+                None => None,
+            },
+            (Trace::Unset, t) | (t, _) => match t {
+                Trace::Parent(c) => Some(c),
+                _ => None,
+            },
+        };
+        let trace = trace.filter(|t| t.trace_id != [0; 16] && t.span_id != [0; 8]);
+        let call = Call { now, trace: trace.as_ref(), observers: carrier.observers, own: false };
+        let result = accept::with_buffers(|buffers| {
+            accept::encode(event, &self.rules, &call, buffers)?;
+            self.enqueue(&mut buffers.entry, now, carrier.caller, ack)
+        });
+        result.inspect_err(|e| self.refuse(e, carrier.caller, now))
+    }
+
+    /// The critical section: room, number, copy, publish.
+    fn enqueue(&self, bytes: &mut [u8], now: SystemTime, caller: Caller, ack: bool) -> Result<(RecordId, Option<Pending>), AuditError> {
+        // A completer is made before the lock, since making it allocates; its id follows.
+        let mut deadline: Option<Instant> = None;
+        let mut state = self.lock();
+        loop {
+            if state.closing.is_some() || state.closed {
+                return Err(AuditError::Closed);
+            }
+            match state.queue.room(bytes.len()) {
+                Room::Ok => break,
+                Room::Chunk(n) => {
+                    drop(state);
+                    let chunk = Vec::with_capacity(n);
+                    state = self.lock();
+                    state.queue.supply(chunk);
+                }
+                Room::Full => {
+                    let full = AuditError::Full { queued: state.queue.bytes(), limit: state.queue.limit() };
+                    let patience = match (self.config.overflow, caller) {
+                        _ if thread::is_argus() => Duration::ZERO,
+                        (Overflow::Reject, _) => Duration::ZERO,
+                        (Overflow::Block { timeout }, Caller::Direct) => timeout,
+                        (Overflow::Block { timeout }, Caller::Relay { max_wait }) => timeout.min(max_wait),
+                    };
+                    let until = *deadline.get_or_insert_with(|| Instant::now() + patience.min(Duration::from_secs(86_400)));
+                    let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else {
+                        return Err(full);
+                    };
+                    state.waiting += 1;
+                    state = self.space.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
+                    state.waiting -= 1;
+                }
+            }
+        }
+        state.last_seq += 1;
+        let seq = state.last_seq;
+        let id = self.mint(now, seq);
+        entry::number(bytes, seq, id);
+        state.queue.push(bytes);
+        state.ledger.accepted();
+        let pending = ack.then(|| {
+            let (pending, completer) = Pending::channel(id);
+            state.acks.push_back((seq, completer));
+            pending
+        });
+        let wake = std::mem::take(&mut state.sleeping);
+        drop(state);
+        if wake {
+            self.work.notify_one();
+        }
+        Ok((id, pending))
+    }
+
+    /// Counts a refusal: an `Err` that a direct caller sees is rejected, one that nobody sees is lost.
+    fn refuse(&self, error: &AuditError, caller: Caller, now: SystemTime) {
+        match caller {
+            Caller::Direct => self.lock().ledger.rejected(),
+            Caller::Relay { .. } => {
+                let reason = match error {
+                    AuditError::Full { .. } => LossReason::QueueFull,
+                    AuditError::Closed => LossReason::Closed,
+                    AuditError::Panicked { .. } => LossReason::Panicked,
+                    _ => LossReason::Invalid,
+                };
+                self.lose(reason, 1, now);
+                self.observers.error(error.clone());
+            }
+        }
+    }
+
+    pub(crate) fn lose(&self, reason: LossReason, count: u64, now: SystemTime) {
+        let mut state = self.lock();
+        state.ledger.lost(reason, count, now);
+        // A gap record is due: the writer makes it.
+        if std::mem::take(&mut state.sleeping) {
+            self.work.notify_one();
+        }
+    }
+
+    /// Tells callers that wait for space that there is some.
+    pub(crate) fn made_space(&self, state: &State) {
+        if state.waiting > 0 {
+            self.space.notify_all();
+        }
+    }
+
+    pub(crate) fn flush(&self, timeout: Duration) -> Result<(), AuditError> {
+        let until = Instant::now() + timeout.min(Duration::from_secs(86_400 * 365));
+        let mut state = self.lock();
+        let target = state.last_seq;
+        if state.done_seq < target && thread::is_argus() {
+            return Err(AuditError::OnArgusThread);
+        }
+        state.hurry += 1;
+        self.work.notify_one();
+        let result = loop {
+            if state.done_seq >= target {
+                break Ok(());
+            }
+            let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else {
+                break Err(AuditError::Timeout);
+            };
+            state = self.progress.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
+        };
+        state.hurry -= 1;
+        result
+    }
+
+    pub(crate) fn close(&self, timeout: Duration) -> CloseReport {
+        let until = Instant::now() + timeout.min(Duration::from_secs(86_400 * 365));
+        let mut state = self.lock();
+        let already_closed = state.closing.is_some() || state.closed;
+        if !already_closed {
+            state.closing = Some(until);
+            self.work.notify_all();
+            self.space.notify_all();
+        }
+        if thread::is_argus() {
+            // Waiting here would be waiting for ourselves; the writer closes by itself.
+            return CloseReport { already_closed, error: (!state.closed).then_some(AuditError::OnArgusThread), ..state.report.clone() };
+        }
+        while !state.closed {
+            let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else { break };
+            state = self.progress.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
+        }
+        let mut report = state.report.clone();
+        report.already_closed = already_closed;
+        if !state.closed {
+            report.error = Some(AuditError::Timeout);
+            report.committed = state.ledger.health.committed;
+            report.left = state.ledger.health.queued;
+        }
+        drop(state);
+        self.observers.drain(until);
+        report
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        let mut health = {
+            let state = self.lock();
+            let mut h = state.ledger.health.clone();
+            h.queue_bytes = state.queue.bytes();
+            h.closed = state.closed;
+            h
+        };
+        health.filtered = self.filtered.load(Ordering::Relaxed);
+        health.relay_not_waited = self.relay_not_waited.load(Ordering::Relaxed);
+        health.observer_missed = self.observers.missed();
+        health
+    }
+}
+
+/// Numbers and encodes a record that Argus makes of itself. Called by the writer, which has emptied the queue under the same lock, so order holds.
+pub(crate) fn own_entry(core: &Arc<Core>, state: &mut State, event: &AuditEvent<'_>, out: &mut Vec<u8>) -> Result<(), AuditError> {
+    let now = core.config.clock.now();
+    let call = Call { now, trace: None, observers: Default::default(), own: true };
+    accept::with_buffers(|buffers| {
+        accept::encode(event, &core.rules, &call, buffers)?;
+        state.last_seq += 1;
+        let id = core.mint(now, state.last_seq);
+        entry::number(&mut buffers.entry, state.last_seq, id);
+        out.extend_from_slice(&buffers.entry);
+        Ok(())
+    })
+}

@@ -1,0 +1,189 @@
+//! The bytes of an accepted record on their way through the queue: a fixed head, then the texts. Written by accept, read by the writer; later the form of
+//! the journal. The carrier travels here too, though it is no part of the record.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::id::RecordId;
+use crate::level::{ActorType, Level, Outcome};
+use crate::sink::{ObserverSet, Trace, TraceContext};
+
+/// The texts of an entry, in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+pub(crate) enum Part {
+    Event,
+    Component,
+    Context,
+    FilePath,
+    UserAgent,
+    OldValue,
+    NewValue,
+    ActorId,
+    Action,
+    TraceState,
+}
+
+const PARTS: usize = 10;
+const LEN: usize = 0;
+const SEQ: usize = 4;
+const ID: usize = 12;
+const SECS: usize = 28;
+const NANOS: usize = 36;
+const LEVEL: usize = 40;
+const ACTOR: usize = 41;
+const OUTCOME: usize = 42;
+const TRACE: usize = 43;
+const FLAGS: usize = 44;
+const REMOTE: usize = 45;
+const OWN: usize = 46;
+const TRACE_ID: usize = 48;
+const SPAN_ID: usize = 64;
+const OBSERVERS: usize = 72;
+const LENGTHS: usize = 80;
+/// Bytes before the texts.
+pub(crate) const HEAD: usize = LENGTHS + 4 * PARTS;
+const ABSENT: u32 = u32::MAX;
+
+fn put<const N: usize>(buf: &mut [u8], at: usize, bytes: [u8; N]) {
+    if let Some(slot) = buf.get_mut(at..at + N) {
+        slot.copy_from_slice(&bytes);
+    }
+}
+
+fn get<const N: usize>(buf: &[u8], at: usize) -> [u8; N] {
+    buf.get(at..at + N).and_then(|s| s.try_into().ok()).unwrap_or([0; N])
+}
+
+/// Writes one entry into a buffer.
+pub(crate) struct EntryWriter<'b>(pub(crate) &'b mut Vec<u8>);
+
+impl<'b> EntryWriter<'b> {
+    pub(crate) fn begin(buf: &'b mut Vec<u8>) -> Self {
+        buf.clear();
+        buf.resize(LENGTHS, 0);
+        buf.resize(HEAD, 0xff);
+        Self(buf)
+    }
+
+    pub(crate) fn head(&mut self, level: Level, actor: Option<ActorType>, outcome: Option<Outcome>, secs: i64, nanos: u32) {
+        put(self.0, SECS, secs.to_le_bytes());
+        put(self.0, NANOS, nanos.to_le_bytes());
+        put(self.0, LEVEL, [level as u8]);
+        put(self.0, ACTOR, [actor.map_or(0, |a| a as u8 + 1)]);
+        put(self.0, OUTCOME, [outcome.map_or(0, |o| o as u8 + 1)]);
+    }
+
+    pub(crate) fn carrier(&mut self, trace: Option<&TraceContext<'_>>, observers: ObserverSet) {
+        if let Some(t) = trace {
+            put(self.0, TRACE, [1, t.flags, u8::from(t.remote)]);
+            put(self.0, TRACE_ID, t.trace_id);
+            put(self.0, SPAN_ID, t.span_id);
+        }
+        put(self.0, OBSERVERS, observers.0.to_le_bytes());
+    }
+
+    /// Marks a record that Argus makes of itself.
+    pub(crate) fn own(&mut self) {
+        put(self.0, OWN, [1]);
+    }
+
+    /// Ends a part that began at `start` and goes to the end of the buffer. Parts come in order.
+    pub(crate) fn part(&mut self, part: Part, start: usize) {
+        let len = u32::try_from(self.0.len() - start).unwrap_or(0);
+        put(self.0, LENGTHS + 4 * part as usize, len.to_le_bytes());
+    }
+
+    pub(crate) fn text(&mut self, part: Part, text: Option<&str>) {
+        if let Some(t) = text.filter(|t| !t.is_empty()) {
+            let start = self.0.len();
+            self.0.extend_from_slice(t.as_bytes());
+            self.part(part, start);
+        }
+    }
+
+    pub(crate) fn end(&mut self) {
+        let len = u32::try_from(self.0.len()).unwrap_or(0);
+        put(self.0, LEN, len.to_le_bytes());
+    }
+}
+
+/// Gives an entry its number and identity, in the critical section.
+pub(crate) fn number(entry: &mut [u8], writer_seq: u64, id: RecordId) {
+    put(entry, SEQ, writer_seq.to_le_bytes());
+    put(entry, ID, id.0);
+}
+
+/// An entry, read in place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry<'a> {
+    bytes: &'a [u8],
+}
+
+/// The entries of a chunk, in order.
+pub(crate) fn entries(mut bytes: &[u8]) -> impl Iterator<Item = Entry<'_>> {
+    std::iter::from_fn(move || {
+        let len = u32::from_le_bytes(get(bytes, LEN)) as usize;
+        let (head, rest) = bytes.split_at_checked(len).filter(|(h, _)| h.len() >= HEAD)?;
+        bytes = rest;
+        Some(Entry { bytes: head })
+    })
+}
+
+impl<'a> Entry<'a> {
+    pub(crate) fn writer_seq(&self) -> u64 {
+        u64::from_le_bytes(get(self.bytes, SEQ))
+    }
+    pub(crate) fn record_id(&self) -> RecordId {
+        RecordId(get(self.bytes, ID))
+    }
+    pub(crate) fn time(&self) -> (i64, u32) {
+        (i64::from_le_bytes(get(self.bytes, SECS)), u32::from_le_bytes(get(self.bytes, NANOS)))
+    }
+    pub(crate) fn system_time(&self) -> SystemTime {
+        let (secs, nanos) = self.time();
+        let whole = Duration::from_secs(secs.unsigned_abs());
+        let base = if secs < 0 { UNIX_EPOCH - whole } else { UNIX_EPOCH + whole };
+        base + Duration::from_nanos(nanos.into())
+    }
+    fn byte(&self, at: usize) -> u8 {
+        self.bytes.get(at).copied().unwrap_or(0)
+    }
+    pub(crate) fn level(&self) -> Level {
+        Level::from_u8(self.byte(LEVEL))
+    }
+    pub(crate) fn actor_type(&self) -> Option<ActorType> {
+        ActorType::ALL.get(usize::from(self.byte(ACTOR)).checked_sub(1)?).copied()
+    }
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        Outcome::ALL.get(usize::from(self.byte(OUTCOME)).checked_sub(1)?).copied()
+    }
+    pub(crate) fn is_own(&self) -> bool {
+        self.byte(OWN) == 1
+    }
+    pub(crate) fn observers(&self) -> ObserverSet {
+        ObserverSet(u64::from_le_bytes(get(self.bytes, OBSERVERS)))
+    }
+    pub(crate) fn trace(&self) -> Trace<'a> {
+        if self.byte(TRACE) == 0 {
+            return Trace::None;
+        }
+        Trace::Parent(TraceContext {
+            trace_id: get(self.bytes, TRACE_ID),
+            span_id: get(self.bytes, SPAN_ID),
+            flags: self.byte(FLAGS),
+            remote: self.byte(REMOTE) == 1,
+            trace_state: self.text(Part::TraceState).unwrap_or_default(),
+        })
+    }
+    pub(crate) fn text(&self, part: Part) -> Option<&'a str> {
+        let len = |i: usize| u32::from_le_bytes(get(self.bytes, LENGTHS + 4 * i));
+        let mine = len(part as usize);
+        if mine == ABSENT {
+            return None;
+        }
+        let before: usize = (0..part as usize).map(len).filter(|l| *l != ABSENT).map(|l| l as usize).sum();
+        let bytes = self.bytes.get(HEAD + before..HEAD + before + mine as usize)?;
+        // Only text was ever put in.
+        std::str::from_utf8(bytes).ok()
+    }
+}

@@ -1,0 +1,105 @@
+//! The account of a logger: the only place that counts loss. The ledger lives inside the queue's lock, so that
+//! submitted = committed + rejected + lost + queued + pending holds whenever anybody looks.
+
+use std::time::SystemTime;
+
+use crate::sink::LossReason;
+
+/// How a logger is doing.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Health {
+    /// Events handed over by callers at or above `min_level`. Always `committed + rejected + lost + queued + pending`.
+    pub submitted: u64,
+    /// Of these, committed.
+    pub committed: u64,
+    /// Refused with an error to a direct caller.
+    pub rejected: u64,
+    /// Lost: refused to a relay, reported by one, or accepted and then lost with the store.
+    pub lost: u64,
+    /// Accepted and on their way.
+    pub queued: u64,
+    /// Synced to a pending file.
+    pub pending: u64,
+    /// Calls below `min_level`; no part of `submitted`.
+    pub filtered: u64,
+    /// Committed records that Argus made of itself; no part of `submitted`.
+    pub own: u64,
+    /// Rows of other programs that were adopted as records.
+    pub adopted: u64,
+    /// Records of relays that were accepted though their level asks for a commit.
+    pub relay_not_waited: u64,
+    /// Observations that were dropped since an observer was too slow, and panics of observers.
+    pub observer_missed: u64,
+    /// Bytes in the queue.
+    pub queue_bytes: usize,
+    /// What keeps the store from committing, if anything does.
+    pub degraded: Option<String>,
+    /// When the last commit was.
+    pub last_commit: Option<SystemTime>,
+    /// Closed.
+    pub closed: bool,
+}
+
+impl Health {
+    /// Whether nothing is lost and nothing hinders the store.
+    pub fn is_ok(&self) -> bool {
+        self.lost == 0 && self.degraded.is_none()
+    }
+}
+
+/// Losses that no gap record tells of yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gap {
+    pub(crate) count: u64,
+    pub(crate) first: SystemTime,
+    pub(crate) last: SystemTime,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) health: Health,
+    gaps: [Option<Gap>; LossReason::ALL.len()],
+}
+
+impl Ledger {
+    pub(crate) fn accepted(&mut self) {
+        self.health.submitted += 1;
+        self.health.queued += 1;
+    }
+
+    pub(crate) fn rejected(&mut self) {
+        self.health.submitted += 1;
+        self.health.rejected += 1;
+    }
+
+    pub(crate) fn committed(&mut self, n: u64, at: SystemTime) {
+        self.health.queued -= n;
+        self.health.committed += n;
+        self.health.last_commit = Some(at);
+        self.health.degraded = None;
+    }
+
+    /// Events that never got a number.
+    pub(crate) fn lost(&mut self, reason: LossReason, count: u64, at: SystemTime) {
+        self.health.submitted += count;
+        self.health.lost += count;
+        let gap = self.gaps[reason as usize].get_or_insert(Gap { count: 0, first: at, last: at });
+        gap.count += count;
+        gap.last = at;
+    }
+
+    /// Accepted records that will never be committed.
+    pub(crate) fn abandoned(&mut self, n: u64) {
+        self.health.queued -= n;
+        self.health.lost += n;
+    }
+
+    pub(crate) fn has_gaps(&self) -> bool {
+        self.gaps.iter().any(Option::is_some)
+    }
+
+    pub(crate) fn take_gaps(&mut self) -> Vec<(LossReason, Gap)> {
+        LossReason::ALL.iter().filter_map(|r| self.gaps[*r as usize].take().map(|g| (*r, g))).collect()
+    }
+}

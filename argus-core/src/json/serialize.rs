@@ -1,0 +1,322 @@
+//! Drives `JsonWriter` from `Serialize`. Only the outermost `None` is absent; unit, `Value::Null` and a deeper `None` are JSON null.
+//! User code runs here and nowhere else.
+
+use serde::Serialize;
+use serde::ser::{self, Serializer};
+
+use super::JsonError;
+use super::writer::{JsonWriter, Open};
+
+/// How `serde_json` smuggles raw text and arbitrary-precision numbers through `Serialize`.
+const RAW_VALUE: &str = "$serde_json::private::RawValue";
+const NUMBER: &str = "$serde_json::private::Number";
+
+impl JsonWriter<'_> {
+    /// Encodes a whole value; false if it is absent.
+    pub(crate) fn serialize_top<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<bool, JsonError> {
+        let mut absent = false;
+        value.serialize(Ser { out: self, absent: Some(&mut absent) })?;
+        Ok(!absent)
+    }
+}
+
+struct Ser<'a, 'w> {
+    out: &'a mut JsonWriter<'w>,
+    /// Set only at the top: where an outermost `None` is told.
+    absent: Option<&'a mut bool>,
+}
+
+impl<'a, 'w> Ser<'a, 'w> {
+    fn nested(out: &'a mut JsonWriter<'w>) -> Self {
+        Ser { out, absent: None }
+    }
+}
+
+pub(super) struct Compound<'a, 'w> {
+    out: &'a mut JsonWriter<'w>,
+    open: Open,
+    /// The object around a `{variant: ...}`.
+    outer: Option<(Open, &'static str)>,
+    key: String,
+    array: bool,
+    raw: Option<&'static str>,
+}
+
+impl<'a, 'w> Compound<'a, 'w> {
+    fn finish(self) -> Result<(), JsonError> {
+        if self.raw.is_some() {
+            return Ok(());
+        }
+        if self.array {
+            self.out.close_array(self.open);
+        } else {
+            self.out.close_object(self.open)?;
+        }
+        if let Some((outer, variant)) = self.outer {
+            self.out.end_member(variant);
+            self.out.close_object(outer)?;
+        }
+        Ok(())
+    }
+
+    fn element<T: Serialize + ?Sized>(&mut self, v: &T) -> Result<(), JsonError> {
+        self.out.element(&mut self.open);
+        v.serialize(Ser::nested(self.out))
+    }
+
+    fn member<T: Serialize + ?Sized>(&mut self, key: &str, v: &T) -> Result<(), JsonError> {
+        if let Some(token) = self.raw {
+            let text = v.serialize(TextOnly)?;
+            return if token == NUMBER { self.out.literal(&text) } else { self.out.json_text(&text) };
+        }
+        self.out.key(&mut self.open, key)?;
+        v.serialize(Ser::nested(self.out))?;
+        self.out.end_member(key);
+        Ok(())
+    }
+}
+
+macro_rules! to_i64 { ($($f:ident: $t:ty),*) => { $(fn $f(self, v: $t) -> Result<(), JsonError> { self.out.i64(i64::from(v)); Ok(()) })* } }
+macro_rules! to_u64 { ($($f:ident: $t:ty),*) => { $(fn $f(self, v: $t) -> Result<(), JsonError> { self.out.u64(u64::from(v)); Ok(()) })* } }
+
+impl<'a, 'w> Serializer for Ser<'a, 'w> {
+    type Ok = ();
+    type Error = JsonError;
+    type SerializeSeq = Compound<'a, 'w>;
+    type SerializeTuple = Compound<'a, 'w>;
+    type SerializeTupleStruct = Compound<'a, 'w>;
+    type SerializeTupleVariant = Compound<'a, 'w>;
+    type SerializeMap = Compound<'a, 'w>;
+    type SerializeStruct = Compound<'a, 'w>;
+    type SerializeStructVariant = Compound<'a, 'w>;
+
+    to_i64!(serialize_i8: i8, serialize_i16: i16, serialize_i32: i32, serialize_i64: i64);
+    to_u64!(serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64);
+
+    fn serialize_bool(self, v: bool) -> Result<(), JsonError> {
+        self.out.bool(v);
+        Ok(())
+    }
+    fn serialize_i128(self, v: i128) -> Result<(), JsonError> {
+        self.out.literal(&v.to_string())
+    }
+    fn serialize_u128(self, v: u128) -> Result<(), JsonError> {
+        self.out.literal(&v.to_string())
+    }
+    fn serialize_f32(self, v: f32) -> Result<(), JsonError> {
+        self.out.f64(f64::from(v))
+    }
+    fn serialize_f64(self, v: f64) -> Result<(), JsonError> {
+        self.out.f64(v)
+    }
+    fn serialize_char(self, v: char) -> Result<(), JsonError> {
+        self.out.string(v.encode_utf8(&mut [0; 4]));
+        Ok(())
+    }
+    fn serialize_str(self, v: &str) -> Result<(), JsonError> {
+        self.out.string(v);
+        Ok(())
+    }
+    fn serialize_bytes(self, v: &[u8]) -> Result<(), JsonError> {
+        let mut open = self.out.open_array()?;
+        for b in v {
+            self.out.element(&mut open);
+            self.out.u64(u64::from(*b));
+        }
+        self.out.close_array(open);
+        Ok(())
+    }
+    fn serialize_none(self) -> Result<(), JsonError> {
+        match self.absent {
+            Some(absent) => *absent = true,
+            None => self.out.null(),
+        }
+        Ok(())
+    }
+    fn serialize_some<T: Serialize + ?Sized>(self, v: &T) -> Result<(), JsonError> {
+        v.serialize(Ser::nested(self.out))
+    }
+    fn serialize_unit(self) -> Result<(), JsonError> {
+        self.out.null();
+        Ok(())
+    }
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), JsonError> {
+        self.out.null();
+        Ok(())
+    }
+    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), JsonError> {
+        self.out.string(variant);
+        Ok(())
+    }
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, v: &T) -> Result<(), JsonError> {
+        v.serialize(self)
+    }
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        v: &T,
+    ) -> Result<(), JsonError> {
+        let mut open = self.out.open_object()?;
+        self.out.key(&mut open, variant)?;
+        v.serialize(Ser::nested(self.out))?;
+        self.out.end_member(variant);
+        self.out.close_object(open)
+    }
+    fn serialize_seq(self, _: Option<usize>) -> Result<Compound<'a, 'w>, JsonError> {
+        let open = self.out.open_array()?;
+        Ok(Compound { out: self.out, open, outer: None, key: String::new(), array: true, raw: None })
+    }
+    fn serialize_tuple(self, n: usize) -> Result<Compound<'a, 'w>, JsonError> {
+        self.serialize_seq(Some(n))
+    }
+    fn serialize_tuple_struct(self, _: &'static str, n: usize) -> Result<Compound<'a, 'w>, JsonError> {
+        self.serialize_seq(Some(n))
+    }
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Compound<'a, 'w>, JsonError> {
+        let mut outer = self.out.open_object()?;
+        self.out.key(&mut outer, variant)?;
+        let open = self.out.open_array()?;
+        Ok(Compound { out: self.out, open, outer: Some((outer, variant)), key: String::new(), array: true, raw: None })
+    }
+    fn serialize_map(self, _: Option<usize>) -> Result<Compound<'a, 'w>, JsonError> {
+        let open = self.out.open_object()?;
+        Ok(Compound { out: self.out, open, outer: None, key: String::new(), array: false, raw: None })
+    }
+    fn serialize_struct(self, name: &'static str, n: usize) -> Result<Compound<'a, 'w>, JsonError> {
+        if name == RAW_VALUE || name == NUMBER {
+            // Nothing is open: `member` writes the text itself.
+            let open = self.out.open_none();
+            return Ok(Compound { out: self.out, open, outer: None, key: String::new(), array: false, raw: Some(name) });
+        }
+        self.serialize_map(Some(n))
+    }
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Compound<'a, 'w>, JsonError> {
+        let mut outer = self.out.open_object()?;
+        self.out.key(&mut outer, variant)?;
+        let open = self.out.open_object()?;
+        Ok(Compound { out: self.out, open, outer: Some((outer, variant)), key: String::new(), array: false, raw: None })
+    }
+}
+
+macro_rules! elements {
+    ($($trait:ident :: $f:ident),*) => { $(
+        impl ser::$trait for Compound<'_, '_> {
+            type Ok = ();
+            type Error = JsonError;
+            fn $f<T: Serialize + ?Sized>(&mut self, v: &T) -> Result<(), JsonError> {
+                self.element(v)
+            }
+            fn end(self) -> Result<(), JsonError> {
+                self.finish()
+            }
+        }
+    )* };
+}
+elements!(
+    SerializeSeq::serialize_element,
+    SerializeTuple::serialize_element,
+    SerializeTupleStruct::serialize_field,
+    SerializeTupleVariant::serialize_field
+);
+
+macro_rules! fields {
+    ($($trait:ident),*) => { $(
+        impl ser::$trait for Compound<'_, '_> {
+            type Ok = ();
+            type Error = JsonError;
+            fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, v: &T) -> Result<(), JsonError> {
+                self.member(key, v)
+            }
+            fn end(self) -> Result<(), JsonError> {
+                self.finish()
+            }
+        }
+    )* };
+}
+fields!(SerializeStruct, SerializeStructVariant);
+
+impl ser::SerializeMap for Compound<'_, '_> {
+    type Ok = ();
+    type Error = JsonError;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), JsonError> {
+        self.key = key.serialize(TextOnly)?;
+        Ok(())
+    }
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, v: &T) -> Result<(), JsonError> {
+        let key = std::mem::take(&mut self.key);
+        self.member(&key, v)
+    }
+    fn end(self) -> Result<(), JsonError> {
+        self.finish()
+    }
+}
+
+/// Object keys, and the text of `serde_json`'s raw values: text, numbers and booleans become text, the rest is refused.
+struct TextOnly;
+
+macro_rules! display { ($($f:ident: $t:ty),*) => { $(fn $f(self, v: $t) -> Result<String, JsonError> { Ok(v.to_string()) })* } }
+macro_rules! refuse { ($($f:ident($($t:ty),*) -> $r:ty;)*) => { $(fn $f(self, $(_: $t),*) -> Result<$r, JsonError> { Err(JsonError::BadKey) })* } }
+type No = ser::Impossible<String, JsonError>;
+
+impl Serializer for TextOnly {
+    type Ok = String;
+    type Error = JsonError;
+    type SerializeSeq = No;
+    type SerializeTuple = No;
+    type SerializeTupleStruct = No;
+    type SerializeTupleVariant = No;
+    type SerializeMap = No;
+    type SerializeStruct = No;
+    type SerializeStructVariant = No;
+
+    display!(serialize_bool: bool, serialize_i8: i8, serialize_i16: i16, serialize_i32: i32, serialize_i64: i64, serialize_i128: i128,
+        serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64, serialize_u128: u128, serialize_char: char, serialize_str: &str);
+    refuse! {
+        serialize_f32(f32) -> String;
+        serialize_f64(f64) -> String;
+        serialize_bytes(&[u8]) -> String;
+        serialize_none() -> String;
+        serialize_unit() -> String;
+        serialize_unit_struct(&'static str) -> String;
+        serialize_seq(Option<usize>) -> No;
+        serialize_tuple(usize) -> No;
+        serialize_tuple_struct(&'static str, usize) -> No;
+        serialize_tuple_variant(&'static str, u32, &'static str, usize) -> No;
+        serialize_map(Option<usize>) -> No;
+        serialize_struct(&'static str, usize) -> No;
+        serialize_struct_variant(&'static str, u32, &'static str, usize) -> No;
+    }
+    fn serialize_some<T: Serialize + ?Sized>(self, v: &T) -> Result<String, JsonError> {
+        v.serialize(self)
+    }
+    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<String, JsonError> {
+        Ok(variant.into())
+    }
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, v: &T) -> Result<String, JsonError> {
+        v.serialize(self)
+    }
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: &T,
+    ) -> Result<String, JsonError> {
+        Err(JsonError::BadKey)
+    }
+}

@@ -1,0 +1,94 @@
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::*;
+use crate::redaction::Redaction;
+
+fn with<T>(source: Source, f: impl FnOnce(&mut JsonWriter<'_>) -> Result<T, JsonError>) -> Result<String, JsonError> {
+    let (mut out, mut scratch, redaction) = (Vec::new(), Scratch::default(), Redaction::default());
+    f(&mut JsonWriter::new(&mut out, &mut scratch, &redaction, source))?;
+    Ok(String::from_utf8(out).unwrap())
+}
+
+fn text(t: &str) -> Result<String, JsonError> {
+    with(Source::Caller, |w| w.json_text(t))
+}
+
+fn ser<T: Serialize>(v: &T) -> Result<String, JsonError> {
+    with(Source::Caller, |w| w.serialize_top(v))
+}
+
+#[test]
+fn numbers_keep_integers_and_write_doubles_as_ecmascript() {
+    let t = text("[9007199254740993, -9223372036854775808, 18446744073709551615, 1.0, 1e21, 1e20, -0, 4.50, 5e-324, 1e-7]").unwrap();
+    assert_eq!(t, "[9007199254740993,-9223372036854775808,18446744073709551615,1,1e+21,100000000000000000000,0,4.5,5e-324,1e-7]");
+    assert!(matches!(text("18446744073709551616"), Err(JsonError::NumberRange(_))));
+    assert!(matches!(text("1e999"), Err(JsonError::NumberRange(_))));
+    assert!(matches!(ser(&f64::NAN), Err(JsonError::NumberRange(_))));
+    assert!(matches!(ser(&(u128::from(u64::MAX) + 1)), Err(JsonError::NumberRange(_))));
+    assert_eq!(ser(&i128::from(i64::MIN)).unwrap(), "-9223372036854775808");
+}
+
+#[test]
+fn stored_text_may_hold_a_long_double_and_only_in_its_own_form() {
+    let canonical = |t: &str| is_canonical(t, &mut Vec::new(), &mut Scratch::default());
+    assert!(canonical("100000000000000000000"));
+    assert!(!canonical("100000000000000000001"));
+    assert!(!canonical("1.0"));
+    assert!(!canonical("{\"b\":1,\"a\":2}"));
+    assert!(!canonical("{} "));
+    assert!(canonical(r#"{"$argus.redacted":"key"}"#));
+}
+
+#[test]
+fn keys_sort_by_utf16_and_duplicates_are_refused() {
+    assert_eq!(text("{\"\u{1F600}\":1,\"\u{FB33}\":2,\"\\r\":3,\"1\":4}").unwrap(), "{\"\\r\":3,\"1\":4,\"\u{1F600}\":1,\"\u{FB33}\":2}");
+    assert!(matches!(text(r#"{"a":1,"b":2,"\u0061":3}"#), Err(JsonError::DuplicateKey(_))));
+    assert!(matches!(text(r#"{"a":1,"a":3}"#), Err(JsonError::DuplicateKey(_))));
+}
+
+#[test]
+fn reserved_keys_are_refused_at_any_depth() {
+    assert!(matches!(text(r#"[{"x":{"$argus.redacted":"key"}}]"#), Err(JsonError::ReservedKey(_))));
+}
+
+#[test]
+fn surrogates_and_syntax_are_strict() {
+    assert_eq!(text(r#""\ud83d\ude00\/\u007f\u0000""#).unwrap(), "\"\u{1F600}/\u{7f}\\u0000\"");
+    assert!(matches!(text(r#""\ud83d""#), Err(JsonError::LoneSurrogate)));
+    assert!(matches!(text(r#""\ude00""#), Err(JsonError::LoneSurrogate)));
+    for bad in ["", "{", "[1,]", "01", "1.", "nul", "'a'", "{\"a\"}", "\"\n\"", "1 2", "NaN", "+1", "\u{feff}1"] {
+        assert!(matches!(text(bad), Err(JsonError::Syntax { .. })), "{bad:?} was taken");
+    }
+}
+
+#[test]
+fn depth_is_bounded_at_32() {
+    let nest = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+    assert!(text(&nest(32)).is_ok());
+    assert_eq!(text(&nest(33)), Err(JsonError::TooDeep));
+}
+
+#[test]
+fn serialize_sorts_structs_and_knows_three_kinds_of_nothing() {
+    #[derive(Serialize)]
+    struct S {
+        z: Option<u8>,
+        a: (),
+        m: BTreeMap<u8, &'static str>,
+    }
+    let s = S { z: None, a: (), m: [(10, "ten"), (9, "nine")].into() };
+    assert_eq!(ser(&s).unwrap(), r#"{"a":null,"m":{"10":"ten","9":"nine"},"z":null}"#);
+    let (mut out, mut scratch, r) = (Vec::new(), Scratch::default(), Redaction::none());
+    let mut w = JsonWriter::new(&mut out, &mut scratch, &r, Source::Caller);
+    assert!(!w.serialize_top(&None::<u8>).unwrap());
+    assert!(w.serialize_top(&Some(None::<u8>)).unwrap());
+    assert_eq!(out, b"null");
+}
+
+#[test]
+fn values_of_sensitive_keys_are_withheld_at_any_depth() {
+    let t = text(r#"{"db":{"password":"hunter2","port":1,"secret":"","api_key":{"a":[1]}},"max_tokens":5}"#).unwrap();
+    assert_eq!(t, r#"{"db":{"api_key":{"$argus.redacted":"key"},"password":{"$argus.redacted":"key"},"port":1,"secret":""},"max_tokens":5}"#);
+}

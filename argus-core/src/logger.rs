@@ -1,0 +1,291 @@
+//! `AuditLogger`: the handle. Opening starts the writer and the observer thread and commits `audit_open`, so that a trail that cannot work fails here.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::accept::{self, Rules};
+use crate::config::AuditConfig;
+use crate::core::Core;
+use crate::error::{AuditError, ErrorKind, OpenError, TrailError};
+use crate::event::AuditEvent;
+use crate::health::Health;
+use crate::id::{RecordId, WriterId};
+use crate::level::Level;
+use crate::location::{Backend, Location, locate};
+use crate::pending::Pending;
+use crate::reader::AuditReader;
+use crate::sink::{AuditSink, Carrier, CloseReport, CommitObserver, LossReason, ObserverId};
+use crate::store::Store;
+use crate::writer::{Identity, Writer};
+
+/// How long a guard, or the drop of the last handle, waits for the last commit.
+const DROP_WAIT: Duration = Duration::from_secs(5);
+
+/// The handle of an open trail. Clones share it; [`close`](AuditSink::close) on any closes it for all.
+#[derive(Clone)]
+pub struct AuditLogger(Arc<Handle>);
+
+struct Handle {
+    core: Arc<Core>,
+    location: Option<Location>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.core.close(DROP_WAIT);
+    }
+}
+
+/// Closes the trail when it is dropped, even if clones of the logger live on in a global subscriber.
+#[derive(Debug)]
+#[must_use = "binding it to `_` closes the trail at once; write `let _guard = ...`"]
+pub struct AuditGuard(AuditLogger);
+
+impl Drop for AuditGuard {
+    fn drop(&mut self) {
+        self.0.close(DROP_WAIT);
+    }
+}
+
+impl AuditLogger {
+    /// Opens the trail that the configuration names, makes it if it is missing, and commits `audit_open`.
+    ///
+    /// # Errors
+    /// The configuration is impossible, there is no place for the trail, or the file cannot be made, is something else, or belongs to somebody else. The error
+    /// says what, where and what to do.
+    pub fn open(config: AuditConfig) -> Result<AuditLogger, OpenError> {
+        let writer = WriterId::random();
+        let service = Service::of(&config);
+        if !config.enabled {
+            let core = Arc::new(Core::new(config, Rules::empty(), writer));
+            core.lock().closed = true;
+            return Ok(AuditLogger(Arc::new(Handle { core, location: None })));
+        }
+        let location = locate(&config.output_file)?;
+        let access = crate::store::place::Access { mode: config.file_mode, group: config.group };
+        let make = {
+            let (location, name) = (location.clone(), service.name.clone());
+            move || -> Result<Box<dyn Store>, TrailError> {
+                match location.backend {
+                    Backend::Jsonl => Ok(Box::new(crate::store::jsonl::JsonlStore::open(&location.path, access, writer)?)),
+                    #[cfg(feature = "sqlite")]
+                    Backend::Sqlite => Ok(Box::new(crate::store::sqlite::SqliteStore::open(&location.path, access, writer, &name)?)),
+                    #[cfg(not(feature = "sqlite"))]
+                    Backend::Sqlite => {
+                        let _ = &name;
+                        Err(TrailError::new(ErrorKind::Config, "this build of argus-core has no SQLite").at(&location.path).help("enable its feature `sqlite`, or name a .jsonl file"))
+                    }
+                }
+            }
+        };
+        Self::start(config, writer, &service, Some(location), Box::new(make))
+    }
+
+    /// A logger over a trail in memory, for tests.
+    ///
+    /// # Errors
+    /// The configuration is impossible, or the store was told to fail.
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn open_in_memory(config: AuditConfig, trail: &crate::store::memory::MemoryTrail) -> Result<AuditLogger, OpenError> {
+        let service = Service::of(&config);
+        let store = Box::new(crate::store::memory::MemoryStore::new(trail.clone()));
+        Self::start(config, WriterId::random(), &service, None, Box::new(move || Ok(store)))
+    }
+
+    fn start(
+        config: AuditConfig,
+        writer: WriterId,
+        service: &Service,
+        location: Option<Location>,
+        make: Box<dyn FnOnce() -> Result<Box<dyn Store>, TrailError> + Send>,
+    ) -> Result<AuditLogger, OpenError> {
+        let identity = Identity {
+            original_output_file: config.output_file.to_string_lossy().replace('\0', "\u{fffd}"),
+            process_id: std::process::id().into(),
+            process_name: process_name(),
+        };
+        let context = accept::prepare_context(&config.context, &config.redaction)
+            .map_err(|e| TrailError::new(ErrorKind::Config, "the configured context cannot be recorded").because(e))?;
+        if config.component.is_empty() || config.component.contains('\0') {
+            return Err(TrailError::new(ErrorKind::Config, "the configured component is empty or holds NUL").help("leave it out for `argus`"));
+        }
+        let constant = crate::json::escaped_len(&identity.original_output_file) + crate::json::escaped_len(&identity.process_name);
+        let rules = Rules { component: config.component.clone(), context, redaction: config.redaction.clone(), constant };
+        let redirected = location.as_ref().is_some_and(|l| l.redirected);
+        let core = Arc::new(Core::new(config, rules, writer));
+
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let user = rustix::process::geteuid().as_raw();
+        let executable = std::env::current_exe().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
+        let place = location.as_ref().map_or("memory".into(), |l| l.path.to_string_lossy().into_owned());
+        let reason = location.as_ref().map_or("in memory, for tests".into(), |l| match redirected {
+            true => format!("output_file names no trail (.db, .sqlite, .sqlite3, .jsonl), so the unified database was taken: {}", l.reason),
+            false => l.reason.clone(),
+        });
+        let (version, instance) = (service.version.clone(), service.instance.clone());
+        let name = service.name.clone();
+
+        let spawn = |what: &str, f: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(what.into())
+                .spawn(f)
+                .map(|_| ())
+                .map_err(|e| TrailError::new(ErrorKind::Io, "cannot start the trail's thread").because(e))
+        };
+        let (tell, told) = mpsc::sync_channel(1);
+        let (for_writer, for_observers) = (core.clone(), core.clone());
+        spawn(
+            "argus-writer",
+            Box::new(move || {
+                crate::thread::mark_argus();
+                let opened = make().and_then(|store| {
+                    let mut w = Writer::new(for_writer, store, identity);
+                    let event = AuditEvent::info("audit_open")
+                        .component("argus")
+                        .with("service_name", name.as_str())
+                        .with("service_version", &version)
+                        .with("service_instance", &instance)
+                        .with("host", host.as_str())
+                        .with("user", user)
+                        .with("executable", executable.as_str())
+                        .with("queue", "memory")
+                        .with("location", place.as_str())
+                        .with("location_reason", reason.as_str())
+                        .with("argus_version", env!("CARGO_PKG_VERSION"));
+                    w.open(&event)?;
+                    Ok(w)
+                });
+                match opened {
+                    Ok(w) => {
+                        let _ = tell.send(Ok(()));
+                        w.run();
+                    }
+                    Err(e) => {
+                        let _ = tell.send(Err(e));
+                    }
+                }
+            }),
+        )?;
+        let opened = told.recv().unwrap_or_else(|_| Err(TrailError::new(ErrorKind::Io, "the trail's thread died while opening")));
+        if let Err(e) = opened {
+            core.lock().closed = true;
+            return Err(e);
+        }
+        spawn("argus-observer", Box::new(move || for_observers.observers.run()))?;
+        if redirected {
+            core.observers.error(AuditError::Invalid {
+                field: "output_file".into(),
+                reason: format!("`{}` names no trail, so records go to the unified database", core.config.output_file.display()).into(),
+            });
+        }
+        Ok(AuditLogger(Arc::new(Handle { core, location })))
+    }
+
+    /// A guard that closes the trail when it is dropped.
+    pub fn guard(&self) -> AuditGuard {
+        AuditGuard(self.clone())
+    }
+
+    /// Where the records go and why there; `None` if auditing is off or in memory.
+    pub fn location(&self) -> Option<&Location> {
+        self.0.location.as_ref()
+    }
+
+    /// This logger's identity as a writer.
+    pub fn writer_id(&self) -> WriterId {
+        self.0.core.writer
+    }
+
+    /// A reader of this trail, which sees all that was accepted before the call.
+    ///
+    /// # Errors
+    /// The trail cannot be read, or could not be flushed within 5 s.
+    pub fn reader(&self) -> Result<AuditReader, TrailError> {
+        let location = self.location().ok_or_else(|| TrailError::new(ErrorKind::NotFound, "auditing is off, or in memory: there is no file to read"))?;
+        if let Err(e) = self.flush(DROP_WAIT) {
+            if !self.health().closed {
+                return Err(TrailError::new(ErrorKind::Busy, "the trail could not be flushed before reading").because(e));
+            }
+        }
+        AuditReader::open(&location.path)
+    }
+}
+
+impl AuditSink for AuditLogger {
+    #[inline]
+    fn enabled(&self, level: Level) -> bool {
+        self.0.core.enabled(level)
+    }
+
+    #[inline]
+    fn submit(&self, event: &AuditEvent<'_>, carrier: &Carrier<'_>) -> Result<Option<RecordId>, AuditError> {
+        Ok(self.0.core.submit(event, carrier, false)?.map(|(id, _)| id))
+    }
+
+    fn submit_durable(&self, event: &AuditEvent<'_>, carrier: &Carrier<'_>) -> Result<Pending, AuditError> {
+        let pending = self.0.core.submit(event, carrier, true)?.and_then(|(_, pending)| pending);
+        Ok(pending.unwrap_or_else(|| Pending::ready(Err(AuditError::Filtered))))
+    }
+
+    fn subscribe(&self, observer: Arc<dyn CommitObserver>) -> Result<ObserverId, AuditError> {
+        self.0.core.observers.subscribe(observer)
+    }
+
+    fn unsubscribe(&self, id: ObserverId) {
+        self.0.core.observers.unsubscribe(id);
+    }
+
+    fn report_loss(&self, reason: LossReason, count: u64) {
+        let core = &self.0.core;
+        core.lose(reason, count, core.config.clock.now());
+    }
+
+    fn flush(&self, timeout: Duration) -> Result<(), AuditError> {
+        self.0.core.flush(timeout)
+    }
+
+    fn close(&self, timeout: Duration) -> CloseReport {
+        self.0.core.close(timeout)
+    }
+
+    fn health(&self) -> Health {
+        self.0.core.health()
+    }
+}
+
+impl fmt::Debug for AuditLogger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuditLogger").field("location", &self.0.location).field("writer", &self.0.core.writer).finish_non_exhaustive()
+    }
+}
+
+struct Service {
+    name: String,
+    version: Option<String>,
+    instance: Option<String>,
+}
+
+impl Service {
+    /// The configuration, else the environment variables of OpenTelemetry, else the program's name.
+    fn of(config: &AuditConfig) -> Self {
+        let attributes = std::env::var("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+        let attribute = |key: &str| {
+            attributes.split(',').filter_map(|kv| kv.split_once('=')).find(|(k, _)| k.trim() == key).map(|(_, v)| v.trim().to_owned())
+        };
+        let env = std::env::var("OTEL_SERVICE_NAME").ok().filter(|v| !v.is_empty());
+        let name = config.service_name.clone().or(env).or_else(|| attribute("service.name")).unwrap_or_else(process_name);
+        let version = config.service_version.clone().or_else(|| attribute("service.version")).filter(|v| !v.is_empty());
+        let instance = config.service_instance.clone().or_else(|| attribute("service.instance.id"));
+        Service { name: name.replace('\0', "\u{fffd}"), version, instance }
+    }
+}
+
+/// The executable's file name.
+fn process_name() -> String {
+    let exe = std::env::current_exe().ok();
+    let arg = std::env::args_os().next().map(std::path::PathBuf::from);
+    exe.or(arg).as_deref().and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned()).filter(|n| !n.is_empty()).unwrap_or_else(|| "unknown".into())
+}

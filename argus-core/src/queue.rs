@@ -1,0 +1,86 @@
+//! The queue: bounded bytes in memory between callers and the one writer thread. Callers append under the core's lock, the writer takes whole chunks, so neither
+//! ever waits for the other's work. A mapped journal will stand behind the same few calls.
+
+use std::collections::VecDeque;
+
+/// Size of a chunk; one larger entry gets a chunk of its own.
+const CHUNK: usize = 64 << 10;
+
+#[derive(Debug)]
+pub(crate) struct MemoryQueue {
+    chunks: VecDeque<Vec<u8>>,
+    spare: Vec<Vec<u8>>,
+    bytes: usize,
+    limit: usize,
+}
+
+/// What an append came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Ok,
+    Full,
+    /// A fresh chunk of this capacity is needed; it is allocated outside the lock and handed to `supply`.
+    Chunk(usize),
+}
+
+impl MemoryQueue {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { chunks: VecDeque::new(), spare: Vec::new(), bytes: 0, limit }
+    }
+
+    /// Whether an entry of `len` bytes could be appended now.
+    pub(crate) fn room(&self, len: usize) -> Room {
+        // An empty queue takes any entry: a bound below the record cap must not make a record impossible.
+        if self.bytes > 0 && self.bytes + len > self.limit {
+            return Room::Full;
+        }
+        match self.chunks.back() {
+            Some(c) if c.capacity() - c.len() >= len => Room::Ok,
+            _ if self.spare.last().is_some_and(|s| s.capacity() >= len) => Room::Ok,
+            _ => Room::Chunk(len.max(CHUNK)),
+        }
+    }
+
+    pub(crate) fn supply(&mut self, chunk: Vec<u8>) {
+        self.spare.push(chunk);
+    }
+
+    /// Appends an entry that `room` found room for.
+    pub(crate) fn push(&mut self, entry: &[u8]) {
+        self.bytes += entry.len();
+        match self.chunks.back_mut() {
+            Some(c) if c.capacity() - c.len() >= entry.len() => c.extend_from_slice(entry),
+            _ => {
+                let mut chunk = self.spare.pop().unwrap_or_default();
+                chunk.extend_from_slice(entry);
+                self.chunks.push_back(chunk);
+            }
+        }
+    }
+
+    /// Takes the oldest chunk. Its bytes count as queued until `release`.
+    pub(crate) fn take(&mut self) -> Option<Vec<u8>> {
+        self.chunks.pop_front()
+    }
+
+    /// Gives back a chunk whose entries are committed or abandoned.
+    pub(crate) fn release(&mut self, mut chunk: Vec<u8>) {
+        self.bytes -= chunk.len();
+        if self.spare.len() < 4 && chunk.capacity() == CHUNK {
+            chunk.clear();
+            self.spare.push(chunk);
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+}

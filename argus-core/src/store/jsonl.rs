@@ -1,0 +1,274 @@
+//! The JSONL store: one process, one file, one write and one sync per group. After a failed write or sync the file is cut to the last acknowledged offset and the
+//! same bytes are written again, so nothing is ever believed that was not synced. Format: `docs/record-format.md`, section 6.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+
+use super::place::{self, Access};
+use super::{Ends, Finding, Head, Store};
+use crate::canonical::{Fields, write_line};
+use crate::error::{ErrorKind, TrailError};
+use crate::id::{Checksum, WriterId};
+use crate::level::Level;
+use crate::line::Line;
+use crate::value::Value;
+use crate::writer::{context_of, sha256_hex};
+
+/// The end of a JSONL log, found by reading it.
+#[derive(Debug, Default, Clone)]
+struct Tail {
+    log_id: Option<WriterId>,
+    seq: u64,
+    prev: Option<Checksum>,
+    created_at: Option<String>,
+    log_writer_last: u64,
+}
+
+pub(crate) struct JsonlStore {
+    file: File,
+    path: PathBuf,
+    log_id: WriterId,
+    tail: Tail,
+    writer_last: u64,
+    /// Bytes that are written and synced.
+    acknowledged: u64,
+    group: Vec<u8>,
+    /// The tail as it will be once the group is in.
+    next: Tail,
+    dirty: bool,
+    findings: Vec<Finding>,
+    /// What this writer committed last, for receipts after an unknown outcome.
+    recent: Vec<(u64, u64, Checksum)>,
+    writer_text: String,
+    log_text: String,
+}
+
+impl JsonlStore {
+    pub(crate) fn open(path: &Path, access: Access, writer: WriterId) -> Result<Self, TrailError> {
+        let (path, _) = place::prepare(path, access)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .custom_flags(i32::try_from((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits()).unwrap_or(0))
+            .open(&path)
+            .map_err(|e| TrailError::io("cannot open the JSONL trail", &path, e))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| match std::io::Error::from(e).kind() {
+            std::io::ErrorKind::WouldBlock => TrailError::new(ErrorKind::InUse, "another logger writes this JSONL trail")
+                .at(&path)
+                .help("a JSONL trail has one writer: give each program its own file, or use a .db trail"),
+            _ => TrailError::io("cannot lock the JSONL trail", &path, e.into()),
+        })?;
+        let mut findings = Vec::new();
+        let (tail, acknowledged) = read_tail(&file, &path, &mut findings)?;
+        let fresh = tail.log_id.is_none();
+        let log_id = tail.log_id.unwrap_or_else(WriterId::random);
+        let log_text = log_id.to_string();
+        if fresh {
+            let context = context_of(&[
+                ("canonical", Value::from(1)),
+                ("log_id", Value::from(log_text.as_str())),
+                ("segment", Value::from(1)),
+                ("writers", Value::json("{}")),
+            ]);
+            findings.insert(0, Finding { event: "audit_segment", level: Level::Info, context });
+        }
+        // The name of a new file must survive power loss as well as its bytes.
+        if let Some(dir) = path.parent() {
+            File::open(dir).and_then(|d| d.sync_all()).map_err(|e| TrailError::io("cannot sync the trail's directory", dir, e))?;
+        }
+        Ok(Self {
+            file,
+            path,
+            log_id,
+            tail: tail.clone(),
+            writer_last: 0,
+            acknowledged,
+            group: Vec::new(),
+            next: tail,
+            dirty: false,
+            findings,
+            recent: Vec::new(),
+            writer_text: writer.to_string(),
+            log_text,
+        })
+    }
+
+    fn write_group(&mut self) -> std::io::Result<()> {
+        if std::mem::replace(&mut self.dirty, true) {
+            // A write or sync failed before: nothing behind the acknowledged offset counts.
+            self.file.set_len(self.acknowledged)?;
+        }
+        self.file.write_all(&self.group)?;
+        self.file.sync_data()?;
+        self.dirty = false;
+        Ok(())
+    }
+}
+
+/// Reads the log to its end; a torn last line is moved aside and becomes a finding.
+fn read_tail(file: &File, path: &Path, findings: &mut Vec<Finding>) -> Result<(Tail, u64), TrailError> {
+    let err = |e| TrailError::io("cannot read the JSONL trail", path, e);
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    reader.seek(SeekFrom::Start(0)).map_err(err)?;
+    let (mut tail, mut offset, mut line, mut last) = (Tail::default(), 0u64, Vec::new(), Vec::new());
+    let mut log_text = String::new();
+    loop {
+        line.clear();
+        let n = reader.by_ref().take(crate::line::MAX_LINE as u64 + 1).read_until(b'\n', &mut line).map_err(err)?;
+        if n == 0 {
+            break;
+        }
+        if line.last() != Some(&b'\n') {
+            if n > crate::line::MAX_LINE {
+                return Err(not_ours(path, "a line is longer than any record"));
+            }
+            heal(file, path, offset, &line, findings)?;
+            break;
+        }
+        offset += n as u64;
+        if offset == n as u64 {
+            // The first line says whose file this is.
+            let first = parse(&line, path)?;
+            if first.fields().event != "audit_segment" {
+                return Err(not_ours(path, "it does not begin with an audit_segment record"));
+            }
+            log_text = first.fields().writer.to_owned();
+            tail.log_id = WriterId::parse_exact(&log_text);
+        }
+        // Only the log writer's lines matter on the way; the rest is passed over unparsed.
+        if memchr_str(&line, log_text.as_bytes()) {
+            let l = parse(&line, path)?;
+            if l.fields().writer == log_text {
+                tail.log_writer_last = l.fields().writer_seq;
+            }
+        }
+        std::mem::swap(&mut line, &mut last);
+    }
+    if !last.is_empty() {
+        let l = parse(&last, path)?;
+        tail.seq = l.fields().seq;
+        tail.prev = Checksum::parse_exact(l.checksum());
+        tail.created_at = Some(l.fields().created_at.to_owned());
+    }
+    Ok((tail, offset))
+}
+
+fn memchr_str(haystack: &[u8], needle: &[u8]) -> bool {
+    !needle.is_empty() && haystack.windows(needle.len()).any(|w| w == needle)
+}
+
+fn parse<'a>(line: &'a [u8], path: &Path) -> Result<Line<'a>, TrailError> {
+    let text = std::str::from_utf8(line).map_err(|_| not_ours(path, "a line is not UTF-8"))?;
+    Line::parse(text.trim_end_matches('\n')).map_err(|e| {
+        if text.starts_with("{\"timestamp\":") && text.contains("\"level\":") && !text.contains("\"record_id\":") {
+            return TrailError::new(ErrorKind::GoTrail, "the file was written by the Go library")
+                .at(path)
+                .help("name another file; `argus import` will take Go files over in a later release");
+        }
+        not_ours(path, &e)
+    })
+}
+
+fn not_ours(path: &Path, why: &str) -> TrailError {
+    TrailError::new(ErrorKind::NotATrail, format!("the file is no JSONL trail of Argus: {why}")).at(path).help("name another file, or run `argus verify` on it")
+}
+
+/// Moves a torn last line to `<file>.torn`.
+fn heal(file: &File, path: &Path, offset: u64, fragment: &[u8], findings: &mut Vec<Finding>) -> Result<(), TrailError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".torn");
+    let torn = PathBuf::from(name);
+    let mode = place_mode(file);
+    let save = || -> std::io::Result<()> {
+        let mut t = OpenOptions::new().create(true).append(true).mode(mode).open(&torn)?;
+        t.write_all(fragment)?;
+        t.write_all(b"\n")?;
+        t.sync_all()?;
+        file.set_len(offset)?;
+        file.sync_all()
+    };
+    save().map_err(|e| TrailError::io("cannot move a torn last line aside", &torn, e))?;
+    let context = context_of(&[
+        ("bytes", Value::from(fragment.len())),
+        ("cause", Value::from("torn_line")),
+        ("sha256", Value::from(sha256_hex(fragment).as_str())),
+    ]);
+    if offset > 0 {
+        findings.push(Finding { event: "audit_recovered", level: Level::Security, context });
+    }
+    Ok(())
+}
+
+fn place_mode(file: &File) -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    file.metadata().map_or(0o600, |m| m.mode() & 0o777)
+}
+
+impl Store for JsonlStore {
+    fn begin(&mut self) -> Result<Head, TrailError> {
+        self.rollback();
+        Ok(Head {
+            log_id: self.log_id,
+            next_seq: self.tail.seq + 1,
+            prev: self.tail.prev,
+            created_at: self.tail.created_at.clone(),
+            writer_last: self.writer_last,
+            log_writer_last: self.tail.log_writer_last,
+        })
+    }
+
+    fn findings(&mut self) -> Vec<Finding> {
+        self.findings.clone()
+    }
+
+    fn insert(&mut self, f: &Fields<'_>, checksum: &str) -> Result<(), TrailError> {
+        write_line(f, checksum, &mut self.group);
+        self.group.push(b'\n');
+        self.next.seq = f.seq;
+        self.next.prev = Checksum::parse_exact(checksum);
+        if self.next.created_at.as_deref() != Some(f.created_at) {
+            self.next.created_at = Some(f.created_at.into());
+        }
+        if f.writer == self.log_text {
+            self.next.log_writer_last = f.writer_seq;
+        } else if f.writer == self.writer_text {
+            if let Some(sum) = self.next.prev {
+                self.recent.push((f.writer_seq, f.seq, sum));
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, ends: &Ends) -> Result<(), TrailError> {
+        self.write_group().map_err(|e| TrailError::io("cannot write to the JSONL trail", &self.path, e))?;
+        self.acknowledged += self.group.len() as u64;
+        self.group.clear();
+        self.tail = self.next.clone();
+        self.writer_last = ends.writer_last;
+        self.findings.clear();
+        Ok(())
+    }
+
+    fn rollback(&mut self) {
+        self.group.clear();
+        self.recent.clear();
+        self.next = self.tail.clone();
+    }
+
+    fn find(&mut self, first: u64, last: u64) -> Result<Vec<(u64, u64, Checksum)>, TrailError> {
+        // A failed group is always written again, so nothing of it is ever in already.
+        Ok(self.recent.iter().filter(|r| (first..=last).contains(&r.0)).copied().collect())
+    }
+
+    fn close(&mut self) -> Result<(), TrailError> {
+        if self.dirty {
+            self.file.set_len(self.acknowledged).map_err(|e| TrailError::io("cannot cut the JSONL trail to what is synced", &self.path, e))?;
+        }
+        Ok(())
+    }
+}
+

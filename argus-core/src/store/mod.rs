@@ -1,0 +1,91 @@
+//! `Store`: where committed records live. Only the writer thread calls it. One transaction reads the head and appends, so exactly once is decided by the store
+//! alone: `Head::writer_last`, read in the same transaction, tells which numbers are in already.
+
+pub(crate) mod jsonl;
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) mod memory;
+pub(crate) mod place;
+#[cfg(feature = "sqlite")]
+pub(crate) mod sqlite;
+
+use crate::canonical::Fields;
+use crate::error::TrailError;
+use crate::id::{Checksum, WriterId};
+
+/// The end of the log, as it stands inside a transaction.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Head {
+    pub(crate) log_id: WriterId,
+    pub(crate) next_seq: u64,
+    pub(crate) prev: Option<Checksum>,
+    pub(crate) created_at: Option<String>,
+    /// Highest committed number of this writer.
+    pub(crate) writer_last: u64,
+    /// Highest committed number of the log writer.
+    pub(crate) log_writer_last: u64,
+}
+
+/// What a transaction leaves in the `writers` table.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Ends {
+    pub(crate) writer_last: u64,
+    pub(crate) log_writer_last: u64,
+    pub(crate) closed: bool,
+}
+
+/// A row that another program inserted; every cell as text, whatever it was.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ForeignRow {
+    pub(crate) id: i64,
+    /// In the order of the table: timestamp to created_at.
+    pub(crate) cells: Vec<(&'static str, Option<String>)>,
+}
+
+impl ForeignRow {
+    pub(crate) fn get(&self, column: &str) -> Option<&str> {
+        self.cells.iter().find(|(c, _)| *c == column).and_then(|(_, v)| v.as_deref())
+    }
+}
+
+/// Something the store found and mended when it was opened; it becomes a record of the log writer.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Finding {
+    pub(crate) event: &'static str,
+    pub(crate) level: crate::level::Level,
+    /// Canonical JSON.
+    pub(crate) context: String,
+}
+
+/// A trail opened for writing by one writer.
+pub(crate) trait Store: Send {
+    /// Takes the write lock and reads the head.
+    fn begin(&mut self) -> Result<Head, TrailError>;
+    /// Rows of other programs, oldest first.
+    fn foreign(&mut self, limit: usize) -> Result<Vec<ForeignRow>, TrailError> {
+        let _ = limit;
+        Ok(Vec::new())
+    }
+    /// Removes adopted rows up to this id.
+    fn forget_foreign(&mut self, up_to: i64) -> Result<(), TrailError> {
+        let _ = up_to;
+        Ok(())
+    }
+    /// Whether rows of other programs wait; takes no write lock.
+    fn foreign_waiting(&mut self) -> bool {
+        false
+    }
+    /// What the opening found and no record tells yet.
+    fn findings(&mut self) -> Vec<Finding> {
+        Vec::new()
+    }
+    /// Appends one record to the open transaction.
+    fn insert(&mut self, fields: &Fields<'_>, checksum: &str) -> Result<(), TrailError>;
+    /// Makes the transaction durable. On an error the outcome is unknown until the next `begin`.
+    fn commit(&mut self, ends: &Ends) -> Result<(), TrailError>;
+    /// Drops the open transaction, if there is one.
+    fn rollback(&mut self);
+    /// Positions and checksums of this writer's records `first..=last`, for receipts after an unknown outcome.
+    fn find(&mut self, first: u64, last: u64) -> Result<Vec<(u64, u64, Checksum)>, TrailError>;
+    /// Lets go of the file.
+    fn close(&mut self) -> Result<(), TrailError>;
+}

@@ -1,0 +1,118 @@
+//! Making and checking the files of a trail, before anybody opens them: owner, mode, links, kind of file system. Existing database files are looked at, never
+//! opened, since closing any descriptor of one drops SQLite's locks.
+
+use std::fs::DirBuilder;
+use std::io::ErrorKind as Io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags};
+
+use crate::error::{ErrorKind, TrailError};
+
+/// Who may share a trail's files.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Access {
+    pub(crate) mode: u32,
+    pub(crate) group: Option<u32>,
+}
+
+/// Makes the directory and the (empty) file where they are missing, checks them where they are not, and returns the path with its directory resolved.
+pub(crate) fn prepare(path: &Path, access: Access) -> Result<(PathBuf, bool), TrailError> {
+    let name = path.file_name().ok_or_else(|| TrailError::new(ErrorKind::Config, "the trail's path names no file").at(path))?;
+    let dir = match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    };
+    // The directory's `x` bits follow the file's `r` bits; setgid keeps a shared group.
+    let mut dir_mode = access.mode | (access.mode & 0o444) >> 2;
+    if access.group.is_some() {
+        dir_mode |= 0o2000;
+    }
+    if !dir.exists() {
+        DirBuilder::new().recursive(true).mode(dir_mode).create(dir).map_err(|e| TrailError::io("cannot make the trail's directory", dir, e))?;
+        set_access(dir, dir_mode, access.group)?;
+    }
+    let dir = dir.canonicalize().map_err(|e| TrailError::io("cannot resolve the trail's directory", dir, e))?;
+    let meta = rustix::fs::stat(&dir).map_err(|e| TrailError::io("cannot look at the trail's directory", &dir, e.into()))?;
+    if !FileType::from_raw_mode(meta.st_mode).is_dir() {
+        return Err(TrailError::new(ErrorKind::Config, "the trail's parent is no directory").at(&dir));
+    }
+    if meta.st_mode & 0o002 != 0 && meta.st_mode & 0o1000 == 0 {
+        return Err(TrailError::new(ErrorKind::Unsafe, "anybody may replace files in the trail's directory")
+            .at(&dir)
+            .help("take away write access for others (chmod o-w), or put the trail elsewhere"));
+    }
+    let file = dir.join(name);
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::open(&file, flags, Mode::from_raw_mode(access.mode)) {
+        Ok(fd) => {
+            drop(fd);
+            set_access(&file, access.mode, access.group)?;
+            Ok((file, true))
+        }
+        Err(e) if std::io::Error::from(e).kind() == Io::AlreadyExists => check(&file, access).map(|()| (file, false)),
+        Err(e) => Err(TrailError::io("cannot make the trail's file", &file, e.into())),
+    }
+}
+
+fn set_access(path: &Path, mode: u32, group: Option<u32>) -> Result<(), TrailError> {
+    let fail = |e: rustix::io::Errno| TrailError::io("cannot set owner or mode", path, e.into());
+    if let Some(g) = group {
+        rustix::fs::chown(path, None, Some(Gid::from_raw(g))).map_err(fail)?;
+    }
+    // After chown, which clears setgid; and whatever the umask is.
+    rustix::fs::chmod(path, Mode::from_raw_mode(mode)).map_err(fail)
+}
+
+fn check(file: &Path, access: Access) -> Result<(), TrailError> {
+    let st = rustix::fs::statat(rustix::fs::CWD, file, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|e| TrailError::io("cannot look at the trail's file", file, e.into()))?;
+    let bad = |what: &str, help: &'static str| Err(TrailError::new(ErrorKind::Unsafe, what).at(file).help(help));
+    match FileType::from_raw_mode(st.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Symlink => return bad("the trail's file is a symbolic link", "name the file itself"),
+        FileType::Directory => return Err(TrailError::new(ErrorKind::NotATrail, "the trail's path is a directory").at(file).help("name a file in it")),
+        _ => return bad("the trail's file is no regular file", "name another file"),
+    }
+    if st.st_nlink != 1 {
+        return bad("the trail's file has several hard links", "remove the others, or name another file");
+    }
+    let me = rustix::process::geteuid().as_raw();
+    let shared = access.group == Some(st.st_gid);
+    if st.st_uid != me && me != 0 && !shared {
+        return bad("the trail's file belongs to another user", "run as its owner, or configure the group that shares it");
+    }
+    if st.st_mode & 0o002 != 0 {
+        return bad("anybody may write to the trail's file", "take away write access for others (chmod o-w)");
+    }
+    Ok(())
+}
+
+/// Refuses file systems on which SQLite's shared memory or locks do not hold.
+pub(crate) fn check_file_system(path: &Path) -> Result<(), TrailError> {
+    #[cfg(target_os = "linux")]
+    {
+        const NETWORK: &[(u32, &str)] = &[
+            (0x6969, "NFS"),
+            (0x517b, "SMB"),
+            (0xff53_4d42, "CIFS"),
+            (0xfe53_4d42, "SMB2"),
+            (0x6573_5546, "FUSE or virtiofs"),
+            (0x0102_1997, "9P"),
+            (0x00c3_6400, "Ceph"),
+            (0x5346_414f, "AFS"),
+        ];
+        let st = rustix::fs::statfs(path).map_err(|e| TrailError::io("cannot look at the file system", path, e.into()))?;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::unnecessary_cast)]
+        let magic = st.f_type as u32;
+        if let Some((_, name)) = NETWORK.iter().find(|(m, _)| *m == magic) {
+            return Err(TrailError::new(ErrorKind::NetworkFileSystem, format!("an SQLite trail cannot live on {name}: its locks and shared memory do not hold there"))
+                .at(path)
+                .help("put the trail on a local disk, or use a .jsonl trail"));
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = path;
+    Ok(())
+}

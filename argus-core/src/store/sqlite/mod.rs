@@ -1,0 +1,296 @@
+//! The SQLite store. One connection on the writer thread; every transaction is `BEGIN IMMEDIATE` and reads the head it appends to, so any number of processes
+//! share one database. Triggers and views of the file never run on this connection. Format: `docs/record-format.md`, section 5.
+
+pub(crate) mod schema;
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ToSql};
+
+use super::place::{self, Access};
+use super::{Ends, ForeignRow, Head, Store};
+use crate::canonical::Fields;
+use crate::error::{ErrorKind, TrailError};
+use crate::id::{Checksum, WriterId};
+
+/// SQLite before this loses committed transactions in a race of checkpoints (the WAL-reset bug).
+const OLDEST_SQLITE: i32 = 3_051_003;
+/// The longest wait for another process's transaction.
+const BUSY: Duration = Duration::from_secs(10);
+/// The WAL is cut back to this once it was larger.
+const WAL_BYTES: i64 = 16 << 20;
+
+pub(crate) struct SqliteStore {
+    conn: Option<Connection>,
+    path: PathBuf,
+    writer: WriterId,
+    /// Key of this writer in `writers`.
+    key: i64,
+    service: String,
+    log_id: WriterId,
+    log_text: String,
+    open: bool,
+}
+
+/// Turns an SQLite failure into what happened, where, and what to do.
+pub(crate) fn error(what: &str, path: &Path, e: rusqlite::Error) -> TrailError {
+    let (kind, help) = match e.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (ErrorKind::Busy, "another program holds the database locked"),
+        Some(ErrorCode::DiskFull) => (ErrorKind::DiskFull, "free some space"),
+        Some(ErrorCode::ReadOnly) => (ErrorKind::ReadOnly, "make the file, its directory and its file system writable"),
+        Some(ErrorCode::NotADatabase) => (ErrorKind::NotATrail, "the file is no SQLite database; name another"),
+        Some(ErrorCode::DatabaseCorrupt) => (ErrorKind::Damaged, "keep a copy of the file and its -wal, and run `argus verify` on it"),
+        Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => (ErrorKind::PermissionDenied, "check owner and mode"),
+        Some(ErrorCode::CannotOpen) => (ErrorKind::PermissionDenied, "check owner and mode of the file and of its directory"),
+        _ => (ErrorKind::Io, ""),
+    };
+    TrailError::new(kind, what).at(path).help(help).because(e)
+}
+
+thread_local!(static WAITING_SINCE: Cell<Option<Instant>> = const { Cell::new(None) });
+
+/// Waits a little longer each time, with jitter so that waiting processes do not march in step, up to a total deadline.
+fn busy(count: i32) -> bool {
+    let now = Instant::now();
+    let since = if count == 0 { now } else { WAITING_SINCE.get().unwrap_or(now) };
+    WAITING_SINCE.set(Some(since));
+    if now.duration_since(since) > BUSY {
+        return false;
+    }
+    let jitter = u64::from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos()) % 97);
+    let micros = (100 << count.clamp(0, 6)) + jitter * 10;
+    std::thread::sleep(Duration::from_micros(micros));
+    true
+}
+
+impl SqliteStore {
+    pub(crate) fn open(path: &Path, access: Access, writer: WriterId, service: &str) -> Result<Self, TrailError> {
+        if rusqlite::version_number() < OLDEST_SQLITE {
+            return Err(TrailError::new(ErrorKind::Config, format!("SQLite {} can lose committed records", rusqlite::version()))
+                .help("build with rusqlite's feature `bundled`, or link SQLite 3.51.3 or newer"));
+        }
+        let (path, created) = place::prepare(path, access)?;
+        place::check_file_system(&path)?;
+        if !created {
+            refuse_other_files(&path)?;
+        }
+        let mut store = Self {
+            conn: None,
+            path,
+            writer,
+            key: 0,
+            service: service.into(),
+            log_id: WriterId([0; 16]),
+            log_text: String::new(),
+            open: false,
+        };
+        store.connect()?;
+        Ok(store)
+    }
+
+    fn err(&self, what: &'static str) -> impl Fn(rusqlite::Error) -> TrailError + use<> {
+        let path = self.path.clone();
+        move |e| error(what, &path, e)
+    }
+
+    fn connect(&mut self) -> Result<(), TrailError> {
+        let err = self.err("cannot open the audit database");
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let mut conn = Connection::open_with_flags(&self.path, flags).map_err(&err)?;
+        conn.busy_handler(Some(busy)).map_err(&err)?;
+        for (option, on) in [
+            (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+            (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+            (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+            (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+            (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
+            (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
+        ] {
+            conn.set_db_config(option, on).map_err(&err)?;
+        }
+        conn.execute_batch("PRAGMA mmap_size=0; PRAGMA cell_size_check=ON;").map_err(&err)?;
+        let mode: String = conn.query_row("PRAGMA journal_mode=WAL", [], |r| r.get(0)).map_err(&err)?;
+        if mode != "wal" {
+            return Err(TrailError::new(ErrorKind::ReadOnly, format!("the audit database stays in journal mode `{mode}`")).at(&self.path).help("make the file and its directory writable"));
+        }
+        conn.execute_batch(&format!("PRAGMA synchronous=FULL; PRAGMA fullfsync=ON; PRAGMA checkpoint_fullfsync=ON; PRAGMA journal_size_limit={WAL_BYTES};"))
+            .map_err(&err)?;
+        let sync: i64 = conn.query_row("PRAGMA synchronous", [], |r| r.get(0)).map_err(&err)?;
+        if sync != 2 {
+            return Err(TrailError::new(ErrorKind::Config, format!("SQLite keeps synchronous={sync}, so commits would not survive power loss")).at(&self.path));
+        }
+        conn.set_prepared_statement_cache_capacity(32);
+        self.log_id = schema::create_or_check(&conn, &self.path)?;
+        self.log_text = self.log_id.to_string();
+        self.conn = Some(conn);
+        Ok(())
+    }
+
+    fn conn(&self) -> Result<&Connection, TrailError> {
+        self.conn.as_ref().ok_or_else(|| TrailError::new(ErrorKind::Io, "the audit database is closed").at(&self.path))
+    }
+}
+
+/// Looks at the first bytes through SQLite's own rule: a file that is neither empty nor a database is refused before SQLite touches it.
+fn refuse_other_files(path: &Path) -> Result<(), TrailError> {
+    let len = std::fs::symlink_metadata(path).map_err(|e| TrailError::io("cannot look at the trail's file", path, e))?.len();
+    if len > 0 && len < 512 {
+        return Err(TrailError::new(ErrorKind::NotATrail, "the file is too short to be a database").at(path).help("name another file"));
+    }
+    Ok(())
+}
+
+impl Store for SqliteStore {
+    fn begin(&mut self) -> Result<Head, TrailError> {
+        self.rollback();
+        if self.conn.is_none() {
+            // After a failure: a connection that has seen one is not believed again.
+            self.connect()?;
+        }
+        let err = self.err("cannot begin a transaction");
+        let conn = self.conn()?;
+        conn.execute_batch("BEGIN IMMEDIATE").map_err(&err)?;
+        let read = || -> rusqlite::Result<(i64, u64, Option<(u64, String, String)>, u64, i64)> {
+            let first: i64 = conn.prepare_cached("SELECT first_seq FROM log_info")?.query_row([], |r| r.get(0))?;
+            let mut writers = conn.prepare_cached("SELECT id, last_seq FROM writers WHERE writer = ?1")?;
+            let mut key = writers.query_row([self.writer.to_string()], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, u64>(1)?))).optional()?;
+            if key.is_none() {
+                conn.prepare_cached("INSERT INTO writers (writer, service_name, last_seq) VALUES (?1, ?2, 0)")?
+                    .execute([&self.writer.to_string(), &self.service])?;
+                key = Some((conn.last_insert_rowid(), 0));
+            }
+            let (key, last) = key.unwrap_or_default();
+            let log_last: u64 = conn.prepare_cached("SELECT last_seq FROM writers WHERE id = 0")?.query_row([], |r| r.get(0))?;
+            let head = conn
+                .prepare_cached("SELECT id, checksum, created_at FROM audit_events ORDER BY id DESC LIMIT 1")?
+                .query_row([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
+                .optional()?;
+            Ok((key, last, head, log_last, first))
+        };
+        let (key, writer_last, head, log_writer_last, first) = read().map_err(&err)?;
+        self.key = key;
+        self.open = true;
+        let damaged = || TrailError::new(ErrorKind::Damaged, "the last record's checksum is no checksum").at(&self.path).help("run `argus verify`");
+        let prev = match &head {
+            Some((_, sum, _)) => Some(Checksum::parse_exact(sum).ok_or_else(damaged)?),
+            None => None,
+        };
+        Ok(Head {
+            log_id: self.log_id,
+            next_seq: head.as_ref().map_or(u64::try_from(first).unwrap_or(1), |h| h.0 + 1),
+            prev,
+            created_at: head.map(|h| h.2),
+            writer_last,
+            log_writer_last,
+        })
+    }
+
+    fn foreign(&mut self, limit: usize) -> Result<Vec<ForeignRow>, TrailError> {
+        let err = self.err("cannot read rows of other programs");
+        let read = |conn: &Connection| -> rusqlite::Result<Vec<ForeignRow>> {
+            let mut statement = conn.prepare_cached(schema::SELECT_FOREIGN)?;
+            let mut rows = statement.query([i64::try_from(limit).unwrap_or(i64::MAX)])?;
+            let mut out = Vec::new();
+            while let Some(row) = rows.next()? {
+                let mut cells = Vec::with_capacity(schema::FOREIGN_COLUMNS.len());
+                for (i, name) in schema::FOREIGN_COLUMNS.iter().enumerate() {
+                    let text = match row.get_ref(i + 1)? {
+                        ValueRef::Null => None,
+                        ValueRef::Integer(i) => Some(i.to_string()),
+                        ValueRef::Real(f) => Some(f.to_string()),
+                        ValueRef::Text(b) | ValueRef::Blob(b) => Some(String::from_utf8_lossy(b).into_owned()),
+                    };
+                    cells.push((*name, text));
+                }
+                out.push(ForeignRow { id: row.get(0)?, cells });
+            }
+            Ok(out)
+        };
+        read(self.conn()?).map_err(err)
+    }
+
+    fn forget_foreign(&mut self, up_to: i64) -> Result<(), TrailError> {
+        let err = self.err("cannot remove adopted rows");
+        self.conn()?.prepare_cached("DELETE FROM foreign_events WHERE id <= ?1").and_then(|mut s| s.execute([up_to])).map(|_| ()).map_err(err)
+    }
+
+    fn foreign_waiting(&mut self) -> bool {
+        let look = |c: &Connection| c.prepare_cached("SELECT EXISTS (SELECT 1 FROM foreign_events)")?.query_row([], |r| r.get::<_, bool>(0));
+        self.conn.as_ref().is_some_and(|c| look(c).unwrap_or(false))
+    }
+
+    fn insert(&mut self, f: &Fields<'_>, checksum: &str) -> Result<(), TrailError> {
+        let err = self.err("cannot insert a record");
+        let key = if f.writer == self.log_text { 0 } else { self.key };
+        let insert = |conn: &Connection| -> rusqlite::Result<()> {
+            let mut statement = conn.prepare_cached(schema::INSERT)?;
+            let values: [&dyn ToSql; 25] = [
+                &i64::try_from(f.seq).unwrap_or(i64::MAX), &f.timestamp, &f.level, &f.event, &f.component, &f.original_output_file, &f.file_path, &f.old_value,
+                &f.new_value, &f.user_agent, &i64::try_from(f.process_id).unwrap_or(i64::MAX), &f.process_name, &f.context, &checksum, &f.created_at, &f.actor_id,
+                &f.actor_type, &f.action, &f.outcome, &f.trace_id, &f.span_id, &f.stack, &f.record_id, &key, &i64::try_from(f.writer_seq).unwrap_or(i64::MAX),
+            ];
+            for (i, v) in values.iter().enumerate() {
+                statement.raw_bind_parameter(i + 1, v)?;
+            }
+            statement.raw_execute().map(|_| ())
+        };
+        insert(self.conn()?).map_err(err)
+    }
+
+    fn commit(&mut self, ends: &Ends) -> Result<(), TrailError> {
+        let err = self.err("cannot commit");
+        let (key, closed) = (self.key, ends.closed);
+        let commit = |conn: &Connection| -> rusqlite::Result<()> {
+            conn.prepare_cached("UPDATE writers SET last_seq = ?1, closed = ?2 WHERE id = ?3")?
+                .execute((i64::try_from(ends.writer_last).unwrap_or(i64::MAX), closed, key))?;
+            conn.prepare_cached("UPDATE writers SET last_seq = ?1 WHERE id = 0 AND last_seq <> ?1")?
+                .execute([i64::try_from(ends.log_writer_last).unwrap_or(i64::MAX)])?;
+            conn.execute_batch("COMMIT")
+        };
+        let result = commit(self.conn()?).map_err(err);
+        match result {
+            Ok(()) => self.open = false,
+            // The connection has seen a failed write or sync: never believed again.
+            Err(_) => self.conn = None,
+        }
+        result
+    }
+
+    fn rollback(&mut self) {
+        if std::mem::take(&mut self.open) {
+            let failed = self.conn.as_ref().is_some_and(|c| !c.is_autocommit() && c.execute_batch("ROLLBACK").is_err());
+            if failed {
+                self.conn = None;
+            }
+        } else if self.conn.as_ref().is_some_and(|c| !c.is_autocommit()) {
+            self.conn = None;
+        }
+    }
+
+    fn find(&mut self, first: u64, last: u64) -> Result<Vec<(u64, u64, Checksum)>, TrailError> {
+        let err = self.err("cannot look for committed records");
+        let key = self.key;
+        let read = |conn: &Connection| -> rusqlite::Result<Vec<(u64, u64, String)>> {
+            // Newest first and no further than needed: they are near the end.
+            let mut s = conn.prepare_cached("SELECT writer_seq, id, checksum FROM audit_events WHERE writer = ?1 AND writer_seq BETWEEN ?2 AND ?3 ORDER BY id DESC LIMIT ?4")?;
+            let rows = s.query_map((key, first, last, last - first + 1), |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+            rows.collect()
+        };
+        let mut found: Vec<_> =
+            read(self.conn()?).map_err(err)?.into_iter().filter_map(|(w, s, c)| Some((w, s, Checksum::parse_exact(&c)?))).collect();
+        found.reverse();
+        Ok(found)
+    }
+
+    fn close(&mut self) -> Result<(), TrailError> {
+        self.rollback();
+        let Some(conn) = self.conn.take() else { return Ok(()) };
+        // A reader may be in the way; then the WAL stays, which harms nothing.
+        let _ = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        conn.close().map_err(|(_, e)| error("cannot close the audit database", &self.path, e))
+    }
+}
