@@ -26,12 +26,6 @@ macro_rules! uuid_id {
             pub(crate) fn encode(self, buf: &mut [u8; 36]) -> &str {
                 Uuid::from_bytes(self.0).hyphenated().encode_lower(buf)
             }
-
-            /// Reads the one text form that records carry: lower case, hyphens, nothing else.
-            pub(crate) fn parse_exact(s: &str) -> Option<Self> {
-                let id = Self(Uuid::try_parse(s).ok()?.into_bytes());
-                (id.encode(&mut [0; 36]) == s).then_some(id)
-            }
         }
 
         impl fmt::Display for $name {
@@ -67,6 +61,12 @@ uuid_id! {
 }
 
 impl WriterId {
+    /// Reads the one text form that records carry: lower case, hyphens, nothing else.
+    pub(crate) fn parse_exact(s: &str) -> Option<Self> {
+        let id = Self(Uuid::try_parse(s).ok()?.into_bytes());
+        (id.encode(&mut [0; 36]) == s).then_some(id)
+    }
+
     pub(crate) fn random() -> Self {
         Self(Uuid::new_v4().into_bytes())
     }

@@ -62,6 +62,7 @@ impl AuditLogger {
         if !config.enabled {
             let core = Arc::new(Core::new(config, Rules::empty(), writer));
             core.lock().closed = true;
+            core.observers.end();
             return Ok(AuditLogger(Arc::new(Handle { core, location: None })));
         }
         let location = locate(&config.output_file)?;
@@ -172,6 +173,7 @@ impl AuditLogger {
         let opened = told.recv().unwrap_or_else(|_| Err(TrailError::new(ErrorKind::Io, "the trail's thread died while opening")));
         if let Err(e) = opened {
             core.lock().closed = true;
+            core.observers.end();
             return Err(e);
         }
         spawn("argus-observer", Box::new(move || for_observers.observers.run()))?;

@@ -39,6 +39,8 @@ struct Inner {
     missed: u64,
     busy: bool,
     closed: bool,
+    /// The thread is gone: nothing queued now will ever be told.
+    ended: bool,
 }
 
 pub(crate) struct Observers {
@@ -147,7 +149,7 @@ impl Observers {
             return;
         }
         let mut inner = self.lock();
-        while inner.busy || !inner.queue.is_empty() {
+        while !inner.ended && (inner.busy || !inner.queue.is_empty()) {
             let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else { return };
             inner = self.idle.wait_timeout(inner, left).unwrap_or_else(|e| e.into_inner()).0;
         }
@@ -157,6 +159,13 @@ impl Observers {
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.wake.notify_all();
+    }
+
+    /// For a logger that never had the thread.
+    pub(crate) fn end(&self) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        inner.ended = true;
     }
 
     /// The body of the thread.
@@ -174,6 +183,7 @@ impl Observers {
                     self.idle.notify_all();
                     if inner.closed {
                         // Observers may hold exporters: they are dropped here, on our own thread.
+                        inner.ended = true;
                         inner.slots.clear();
                         return;
                     }

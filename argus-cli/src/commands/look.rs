@@ -1,0 +1,93 @@
+//! `show`, `verify`, `stats`, `where`.
+
+use std::io::Write;
+
+use argus_core::{AuditReader, RecordId};
+use serde_json::json;
+
+use crate::args::Args;
+use crate::{Exit, Failure, output, plan};
+
+pub(crate) fn show(args: &Args, record: &str, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let reader = plan::reader(args)?;
+    let found = match (record.parse::<u64>(), record.parse::<RecordId>()) {
+        (Ok(seq), _) => reader.by_seq(seq)?,
+        (_, Ok(id)) => reader.by_id(id)?,
+        _ => return Err(Failure::Usage(format!("`{record}` is neither a position nor a record id"))),
+    };
+    match found {
+        Some(r) if args.json => output::record(out, &r, true)?,
+        Some(r) => output::whole(out, &r)?,
+        None => {
+            output::complain(&format!("no record {record} in {}", reader.path().display()));
+            return Ok(Exit::Tampered);
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+pub(crate) fn verify(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let report = plan::reader(args)?.verify()?;
+    if args.json {
+        let findings: Vec<_> = report
+            .findings
+            .iter()
+            .map(|f| json!({"seq": f.seq.as_ref().map(|r| [r.start(), r.end()]), "code": f.code.as_str(), "record_id": f.record_id, "detail": f.detail}))
+            .collect();
+        let value = json!({
+            "verdict": if report.is_ok() { "ok" } else { "tampered" }, "records": report.records, "seq": report.seq.map(|(a, b)| [a, b]), "head": report.head,
+            "time": report.time.as_ref().map(|(a, b)| [a, b]), "assurance": report.assurance.as_str(), "findings": findings,
+            "findings_total": report.findings_total, "unclosed_writers": report.unclosed_writers, "foreign_waiting": report.foreign_waiting,
+            "unfinished_tail": report.unfinished_tail,
+        });
+        writeln!(out, "{value}")?;
+    } else {
+        for line in report.to_string().lines() {
+            writeln!(out, "{}", output::clean(line))?;
+        }
+    }
+    Ok(if report.is_ok() { Exit::Ok } else { Exit::Tampered })
+}
+
+pub(crate) fn stats(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let s = plan::reader(args)?.stats()?;
+    if args.json {
+        let value = json!({
+            "records": s.records, "by_level": s.by_level, "by_event": s.by_event, "by_component": s.by_component, "writers": s.writers, "oldest": s.oldest,
+            "newest": s.newest, "damaged": s.damaged,
+        });
+        writeln!(out, "{value}")?;
+        return Ok(Exit::Ok);
+    }
+    writeln!(out, "{} records of {} writers", s.records, s.writers)?;
+    if let (Some(a), Some(b)) = (&s.oldest, &s.newest) {
+        writeln!(out, "{a} to {b}")?;
+    }
+    if s.damaged > 0 {
+        writeln!(out, "{} rows are no records: run `argus verify`", s.damaged)?;
+    }
+    for (title, map) in [("level", &s.by_level), ("event", &s.by_event), ("component", &s.by_component)] {
+        writeln!(out, "\nby {title}")?;
+        let mut rows: Vec<_> = map.iter().collect();
+        rows.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
+        for (name, n) in rows {
+            writeln!(out, "{n:>10}  {}", output::clean(name))?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+pub(crate) fn place(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let l = plan::location(args)?;
+    let state = match AuditReader::open(&l.path) {
+        Ok(_) => "readable".to_owned(),
+        Err(e) if e.kind() == argus_core::ErrorKind::NotFound => "does not exist yet; the first writer makes it".to_owned(),
+        Err(e) => e.to_string(),
+    };
+    if args.json {
+        writeln!(out, "{}", json!({"path": l.path.to_string_lossy(), "backend": format!("{:?}", l.backend).to_lowercase(), "reason": l.reason, "state": state}))?;
+    } else {
+        writeln!(out, "{}\n  why:   {}\n  state: {}", output::clean(&l.path.to_string_lossy()), output::clean(&l.reason), output::clean(&state))?;
+    }
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,67 @@
+//! `query` and `tail`.
+
+use std::io::Write;
+use std::time::{Duration, SystemTime};
+
+use argus_core::Record;
+
+use super::signals::Stop;
+use crate::args::{Args, FilterArgs};
+use crate::{Exit, Failure, output, plan};
+
+/// How often `tail -f` looks.
+const LOOK: Duration = Duration::from_millis(200);
+
+pub(crate) fn query(
+    args: &Args,
+    filter: &FilterArgs,
+    limit: usize,
+    oldest_first: bool,
+    cursor: Option<u64>,
+    out: &mut dyn Write,
+) -> Result<Exit, Failure> {
+    let reader = plan::reader(args)?;
+    let mut f = plan::filter(filter, SystemTime::now())?.limit(limit);
+    if !oldest_first {
+        f = f.newest_first();
+    }
+    if let Some(c) = cursor {
+        f = f.after(c);
+    }
+    let (mut n, mut last) = (0, None);
+    for r in reader.query(f)? {
+        let r = r?;
+        output::record(out, &r, args.json)?;
+        n += 1;
+        last = r.seq;
+    }
+    if let (Some(last), true) = (last, n == limit && !args.json) {
+        // Never a silent cut.
+        writeln!(out, "... there may be more: --cursor {last}")?;
+    }
+    Ok(Exit::Ok)
+}
+
+pub(crate) fn tail(args: &Args, filter: &FilterArgs, limit: usize, follow: bool, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let stop = follow.then(Stop::install).transpose()?;
+    let reader = plan::reader(args)?;
+    let f = plan::filter(filter, SystemTime::now())?;
+    // The end is fixed first, so that a record is neither shown twice nor missed between the two reads.
+    let end = reader.query(argus_core::Filter::new().newest_first().limit(1))?.next().transpose()?.and_then(|r| r.seq).unwrap_or(0);
+    let before: Result<Vec<Record>, _> = reader.query(f.clone().newest_first().after(end + 1).limit(limit))?.collect();
+    for r in before?.iter().rev() {
+        output::record(out, r, args.json)?;
+    }
+    out.flush()?;
+    let Some(stop) = stop else { return Ok(Exit::Ok) };
+    let mut tail = reader.tail(f.after(end));
+    loop {
+        for r in tail.poll()? {
+            output::record(out, &r, args.json)?;
+        }
+        out.flush()?;
+        if stop.wait(LOOK) {
+            return Ok(Exit::Ok);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What the arguments mean: which trail, which filter.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use argus_core::{AuditReader, Filter, Level, Location, locate};
+
+use crate::Failure;
+use crate::args::{Args, FilterArgs};
+
+/// The trail that the arguments and the environment name.
+pub(crate) fn location(args: &Args) -> Result<Location, Failure> {
+    let Some(path) = &args.db else { return Ok(locate(Path::new(""))?) };
+    let found = locate(path).map_err(Failure::Trail)?;
+    if found.redirected {
+        return Err(Failure::Usage(format!("--db {}: the ending tells the store; name a .db, .sqlite, .sqlite3 or .jsonl file", path.display())));
+    }
+    Ok(Location { reason: "--db names it".into(), ..found })
+}
+
+pub(crate) fn reader(args: &Args) -> Result<AuditReader, Failure> {
+    Ok(AuditReader::open(location(args)?.path)?)
+}
+
+pub(crate) fn filter(a: &FilterArgs, now: SystemTime) -> Result<Filter, Failure> {
+    let mut f = Filter::new();
+    if let Some(t) = &a.since {
+        f = f.since(time(t, now)?);
+    }
+    if let Some(t) = &a.until {
+        f = f.until(time(t, now)?);
+    }
+    if let Some(l) = &a.level {
+        f = f.min_level(l.parse::<Level>().map_err(|e| Failure::Usage(format!("--level: {e}")))?);
+    }
+    if let Some(v) = &a.event {
+        f = f.event(v);
+    }
+    if let Some(v) = &a.component {
+        f = f.component(v);
+    }
+    if let Some(v) = &a.app {
+        f = f.app(v);
+    }
+    match &a.file {
+        Some(v) if v.ends_with('*') => f = f.file_prefix(v.trim_end_matches('*')),
+        Some(v) => f = f.file(v),
+        None => {}
+    }
+    if let Some(v) = &a.actor {
+        f = f.actor(v);
+    }
+    if let Some(v) = &a.trace {
+        f = f.trace(v);
+    }
+    if let Some(v) = a.pid {
+        f = f.pid(v);
+    }
+    for kv in &a.context {
+        let (k, v) = kv.split_once('=').ok_or_else(|| Failure::Usage(format!("--context {kv}: write KEY=VALUE")))?;
+        f = f.context(k, v);
+    }
+    Ok(f)
+}
+
+/// An age (`1h`, `7d`, `1h 30m`) before `now`, or a time.
+fn time(text: &str, now: SystemTime) -> Result<SystemTime, Failure> {
+    if let Ok(t) = text.parse::<jiff::Timestamp>() {
+        return Ok(t.into());
+    }
+    let bad = || Failure::Usage(format!("`{text}` is neither an age such as 90s, 15m, 1h, 7d nor an RFC 3339 time such as 2026-11-23T12:00:00Z"));
+    let span: jiff::Span = text.parse().map_err(|_| bad())?;
+    // A day is 24 hours here: an age has no time zone.
+    let age = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| bad())?;
+    now.checked_sub(age.unsigned_abs()).ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn ages_and_times_are_read() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        for (text, age) in [("90s", 90), ("15m", 900), ("1h", 3600), ("7d", 604_800), ("1h 30m", 5400), ("2w", 1_209_600)] {
+            let want = now.checked_sub(Duration::from_secs(age)).unwrap();
+            assert_eq!(time(text, now).unwrap(), want, "{text}");
+        }
+        assert_eq!(time("1970-01-01T01:00:00+01:00", now).unwrap(), SystemTime::UNIX_EPOCH);
+        for bad in ["", "soon", "12", "yesterday"] {
+            assert!(matches!(time(bad, now), Err(Failure::Usage(_))), "{bad}");
+        }
+    }
+}
