@@ -11,11 +11,12 @@ use crate::args::{Args, FilterArgs};
 /// The trail that the arguments and the environment name.
 pub(crate) fn location(args: &Args) -> Result<Location, Failure> {
     let Some(path) = &args.db else { return Ok(locate(Path::new(""))?) };
-    let found = locate(path).map_err(Failure::Trail)?;
+    let mut found = locate(path).map_err(Failure::Trail)?;
     if found.redirected {
         return Err(Failure::Usage(format!("--db {}: the ending tells the store; name a .db, .sqlite, .sqlite3 or .jsonl file", path.display())));
     }
-    Ok(Location { reason: "--db names it".into(), ..found })
+    found.reason = "--db names it".into();
+    Ok(found)
 }
 
 pub(crate) fn reader(args: &Args) -> Result<AuditReader, Failure> {
@@ -66,7 +67,7 @@ pub(crate) fn filter(a: &FilterArgs, now: SystemTime) -> Result<Filter, Failure>
 /// An age (`1h`, `7d`, `1h 30m`) before `now`, or a time.
 fn time(text: &str, now: SystemTime) -> Result<SystemTime, Failure> {
     if let Ok(t) = text.parse::<jiff::Timestamp>() {
-        return Ok(t.into());
+        return SystemTime::try_from(t).map_err(|_| Failure::Usage(format!("`{text}` lies beyond the clock's range")));
     }
     let bad = || Failure::Usage(format!("`{text}` is neither an age such as 90s, 15m, 1h, 7d nor an RFC 3339 time such as 2026-11-23T12:00:00Z"));
     let span: jiff::Span = text.parse().map_err(|_| bad())?;

@@ -1,1 +1,55 @@
-//! .
+//! OpenTelemetry for Argus: each committed record becomes an `audit.*` span under the caller's span.
+//!
+//! Wrap a logger (or any other [`AuditSink`](argus_core::AuditSink)) and use it as before. The span is made after the commit, on Argus's own thread, so the
+//! caller pays for a copy of the trace ids and nothing else; sampling, `min_level` of a subscriber or a dead collector never touch the record.
+//!
+//! ```
+//! use argus_core::{AuditConfig, AuditEvent, AuditLogger, AuditSink, AuditSinkExt};
+//! use argus_otel::opentelemetry::trace::{Tracer, TracerProvider};
+//! use argus_otel::{OtelAuditWrapper, OtelWrapperConfig};
+//! use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! let exporter = InMemorySpanExporter::default();
+//! let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+//! let tracer = provider.tracer("shop");
+//!
+//! let logger = AuditLogger::open(AuditConfig::new(dir.path().join("audit.jsonl")))?;
+//! let audit = OtelAuditWrapper::new(logger, tracer.clone(), OtelWrapperConfig::default());
+//! tracer.in_span("PUT /config", |_| audit.log_config_change("/etc/shop.yaml", 1, 2))?;
+//! audit.close(std::time::Duration::from_secs(5)); // waits for the spans, too
+//!
+//! let spans = exporter.get_finished_spans()?;
+//! let request = spans.iter().find(|s| s.name == "PUT /config").ok_or("no request span")?;
+//! let change = spans.iter().find(|s| s.name == "audit.config_change").ok_or("no audit span")?;
+//! assert_eq!(change.parent_span_id, request.span_context.span_id());
+//! # Ok(()) }
+//! ```
+//!
+//! # Layout
+//! - `wrapper`: [`OtelAuditWrapper`], the decorator, and the caller's side of it
+//! - `spans`: the observer that makes the spans, on Argus's thread
+//! - [`names`]: every attribute and span name
+//! - `config`: [`OtelWrapperConfig`]
+//! - `context`: the trace context of the calling thread
+//! - `pipeline` (feature `otlp`): [`otlp_from_env`], spans to a Collector
+//!
+//! Spans are best effort: the absence of one proves nothing. The record is the proof.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod config;
+mod context;
+pub mod names;
+#[cfg(feature = "otlp")]
+mod pipeline;
+mod spans;
+mod wrapper;
+
+pub use config::OtelWrapperConfig;
+pub use context::trace_context;
+/// The very `opentelemetry` this crate was built against.
+pub use opentelemetry;
+#[cfg(feature = "otlp")]
+pub use pipeline::{OtlpError, OtlpPipeline, otlp_from_env};
+pub use wrapper::OtelAuditWrapper;

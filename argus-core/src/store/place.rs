@@ -90,6 +90,7 @@ fn check(file: &Path, access: Access) -> Result<(), TrailError> {
 }
 
 /// Refuses file systems on which SQLite's shared memory or locks do not hold.
+#[cfg(feature = "sqlite")]
 pub(crate) fn check_file_system(path: &Path) -> Result<(), TrailError> {
     #[cfg(target_os = "linux")]
     {

@@ -1,0 +1,130 @@
+//! Makes the spans: a commit observer, on Argus's own thread, after the commit. A span is built and ended here, with the event's own time; what a tracer or
+//! exporter does wrong is counted and touches nothing else. It holds no sink.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use argus_core::{AuditError, Carrier, CommitObserver, Level, Receipt, Record, Trace, format_timestamp};
+use opentelemetry::trace::{Span, SpanBuilder, SpanContext, SpanId, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer};
+use opentelemetry::{Context, KeyValue, Value};
+
+use crate::config::OtelWrapperConfig;
+use crate::names;
+
+pub(crate) struct SpanMaker<T> {
+    pub(crate) tracer: T,
+    pub(crate) config: OtelWrapperConfig,
+    pub(crate) errors: Arc<AtomicU64>,
+}
+
+impl<T> SpanMaker<T>
+where
+    T: Tracer + Send + Sync + 'static,
+{
+    /// Builds and ends one span, inside a suppression scope: nothing here may feed back into Argus.
+    fn make(&self, record: &Record, receipt: Option<&Receipt>, carrier: &Carrier<'_>, error: Option<&AuditError>) {
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            let parent = parent(carrier);
+            let builder = SpanBuilder::from_name(span_name(record))
+                .with_start_time(record.timestamp)
+                .with_attributes(attributes(&self.config, record, receipt));
+            let mut span = self.tracer.build_with_context(builder, &parent);
+            if let Some(e) = error {
+                span.set_status(Status::error(e.to_string()));
+            }
+            let _quiet = Context::enter_telemetry_suppressed_scope();
+            span.end_with_timestamp(record.timestamp);
+        }));
+        if made.is_err() {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<T> CommitObserver for SpanMaker<T>
+where
+    T: Tracer + Send + Sync + 'static,
+{
+    fn committed(&self, record: &Record, receipt: &Receipt, carrier: &Carrier<'_>) {
+        self.make(record, Some(receipt), carrier, None);
+    }
+
+    fn failed(&self, record: &Record, error: &AuditError, carrier: &Carrier<'_>) {
+        self.make(record, None, carrier, Some(error));
+    }
+
+    fn missed(&self, count: u64) {
+        self.errors.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+/// The caller's span as parent, or a root.
+fn parent(carrier: &Carrier<'_>) -> Context {
+    match carrier.trace {
+        Trace::Parent(t) => Context::new().with_remote_span_context(SpanContext::new(
+            TraceId::from_bytes(t.trace_id),
+            SpanId::from_bytes(t.span_id),
+            TraceFlags::new(t.flags),
+            t.remote,
+            TraceState::from_str(t.trace_state).unwrap_or_default(),
+        )),
+        _ => Context::new(),
+    }
+}
+
+fn span_name(record: &Record) -> String {
+    let prefix = if record.level == Level::Security { names::SPAN_SECURITY_PREFIX } else { names::SPAN_PREFIX };
+    format!("{prefix}{}", record.event)
+}
+
+fn attributes(config: &OtelWrapperConfig, record: &Record, receipt: Option<&Receipt>) -> Vec<KeyValue> {
+    let mut out = config.base_attributes.clone();
+    out.push(KeyValue::new(names::LEVEL, record.level.as_str()));
+    out.push(KeyValue::new(names::EVENT, record.event.clone()));
+    out.push(KeyValue::new(names::COMPONENT, record.component.clone()));
+    out.push(KeyValue::new(names::OPERATION, record.action.clone().unwrap_or_else(|| record.event.clone())));
+    out.push(KeyValue::new(names::TIMESTAMP, format_timestamp(record.timestamp)));
+    out.push(KeyValue::new(names::RECORD_ID, record.record_id.to_string()));
+    out.push(KeyValue::new(names::SECURITY_CRITICAL, record.level == Level::Security));
+    if let Some(path) = &record.file_path {
+        out.push(KeyValue::new(names::FILE_PATH, path.clone()));
+    }
+    if let (true, Some(sum)) = (config.include_checksums, receipt.and_then(|r| r.checksum)) {
+        out.push(KeyValue::new(names::CHECKSUM, sum.to_string()));
+    }
+    if config.include_event_context {
+        if let serde_json::Value::Object(members) = record.context.to_value() {
+            let value = |v| context_value(v, config.max_context_size);
+            out.extend(members.into_iter().map(|(k, v)| KeyValue::new(format!("{}{k}", names::CONTEXT_PREFIX), value(v))));
+        }
+    }
+    out
+}
+
+/// A context member as an attribute: scalars typed, the rest as JSON text, text cut.
+fn context_value(value: serde_json::Value, most: usize) -> Value {
+    match value {
+        serde_json::Value::Bool(b) => b.into(),
+        serde_json::Value::Number(n) => match (n.as_i64(), n.as_f64()) {
+            (Some(i), _) => i.into(),
+            // An unsigned number beyond an i64 keeps its digits as text.
+            (None, _) if n.is_u64() => n.to_string().into(),
+            (None, Some(f)) => f.into(),
+            (None, None) => n.to_string().into(),
+        },
+        serde_json::Value::String(s) => cut(s, most).into(),
+        other => cut(other.to_string(), most).into(),
+    }
+}
+
+/// Cuts at a character's border and says so.
+fn cut(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        let end = (0..=most).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
