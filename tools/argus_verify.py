@@ -387,7 +387,7 @@ class Writer:
         self.closed = False
         self.service = None
         self.holes = []         # (first, last, seq of the record that shows it)
-        self.covers = []        # (first, last, seq of the audit_gap)
+        self.covers = []        # (first, last, seq of the audit_gap, whether the writer itself wrote it)
 
 
 def merge(spans):
@@ -505,13 +505,13 @@ class Trail:
                 t = self.writers.get(target)
                 if t is None:
                     t = self.writers[target] = Writer(0, False)
-                t.covers.append((a, b, seq))
+                t.covers.append((a, b, seq, target == uid))
 
     def finish_writers(self):
         for uid, w in self.writers.items():
             if w.last is None:
                 continue
-            spans = [(a, b) for a, b, _ in w.covers]
+            spans = [(a, b) for a, b, _, _ in w.covers]
             ordered = sorted(spans)
             for (_, b), (c, _) in zip(ordered, ordered[1:]):
                 if c <= b:
@@ -521,9 +521,9 @@ class Trail:
             for a, b, seq in w.holes:
                 for c, d in subtract([(a, b)], cover):
                     self.find((seq - 1, seq), "writer_gap", "writer %s: writer_seq %d..=%d missing without an audit_gap" % (uid, c, d))
-            for a, b, seq in w.covers:
-                # Numbers before this segment cannot be judged here; those after a dead writer's last record are missing too.
-                low, high = max(a, w.start + 1), b if w.closed else min(b, w.last)
+            for a, b, seq, own in w.covers:
+                # Numbers before this segment cannot be judged here. Another writer may account for what a dead one lost at its end.
+                low, high = max(a, w.start + 1), b if own or w.closed else min(b, w.last)
                 if uid == self.log_id or low <= high and subtract([(low, high)], holes):
                     self.find((seq, seq), "writer_gap", "audit_gap %d..=%d of writer %s covers numbers that are not missing" % (a, b, uid))
             if cover:
@@ -726,8 +726,6 @@ def sqlite_rows(db, trail, heads):
             if kind(v) != (INT if want == INT else TEXT):
                 bad.append("%s is %s" % (name, kind(v)))
                 rebuild = False
-                f[name] = {TEXT: "x", INT: None, JSON: {}}[want]
-                del f[name]
                 continue
             if want == JSON:
                 try:
@@ -965,7 +963,16 @@ def main(argv=None):
     except (OSError, Unreadable) as e:
         sys.stderr.write("cannot read: %s: %s\n" % (args.path, e))
         return 3
-    return trail.report(args.json, sys.stdout)
+    except Exception as e:  # a fault of this program is no verdict on the trail
+        sys.stderr.write("cannot read: %s: %s: %s\n" % (args.path, type(e).__name__, e))
+        return 3
+    try:
+        code = trail.report(args.json, sys.stdout)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1 if trail.count_findings else 0
 
 
 if __name__ == "__main__":

@@ -170,8 +170,10 @@ impl<S: AuditSink> Drop for AuditScope<S> {
 #[macro_export]
 macro_rules! audit {
     ($sink:expr, $level:ident, $event:expr $(, $($members:tt)*)?) => {{
+        // Methods, not paths: so a logger, a reference to one, or an `Arc<dyn AuditSink>` will do.
+        use $crate::{AuditSink as _, AuditSinkExt as _};
         let sink = &$sink;
-        if $crate::AuditSink::enabled(sink, $crate::Level::$level) {
+        if sink.enabled($crate::Level::$level) {
             #[allow(unused_mut)]
             let mut event = $crate::AuditEvent::new($crate::Level::$level, $event);
             $crate::__members!(sink, event, $($($members)*)?)
@@ -190,5 +192,5 @@ macro_rules! __members {
     ($sink:ident, $event:ident, $key:ident = $value:expr $(, $($rest:tt)*)?) => {
         match &$value { value => { $event.push(stringify!($key), $crate::Value::from(value)); $crate::__members!($sink, $event, $($($rest)*)?) } }
     };
-    ($sink:ident, $event:ident, $(,)?) => { $crate::AuditSinkExt::log($sink, $event) };
+    ($sink:ident, $event:ident, $(,)?) => { $sink.log($event) };
 }

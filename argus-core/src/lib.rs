@@ -32,6 +32,8 @@ mod thread;
 mod time;
 mod value;
 mod verify;
+#[cfg(feature = "watch")]
+mod watch;
 
 
 mod writer;
@@ -63,3 +65,5 @@ pub use store::memory::MemoryTrail;
 pub use time::format_timestamp;
 pub use value::{EncodeJson, Value};
 pub use verify::{Assurance, Code, Finding, VerifyReport};
+#[cfg(feature = "watch")]
+pub use watch::{ChangeEvent, ChangeKind, WatchError, WatchErrorKind, Watcher, WatcherConfig, universal_config_watcher, universal_config_watcher_with_config};

@@ -19,7 +19,12 @@ pub struct OtelWrapperConfig {
 
 impl Default for OtelWrapperConfig {
     fn default() -> Self {
-        Self { base_attributes: Vec::new(), include_event_context: true, include_checksums: false, max_context_size: 1024 }
+        Self {
+            base_attributes: Vec::new(),
+            include_event_context: true,
+            include_checksums: false,
+            max_context_size: 1024,
+        }
     }
 }
 

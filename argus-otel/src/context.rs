@@ -18,7 +18,9 @@ pub(crate) fn with_current<R>(f: impl FnOnce(Trace<'_>) -> R) -> R {
         Some((sc.trace_id().to_bytes(), sc.span_id().to_bytes(), sc.trace_flags().to_u8(), sc.is_remote()))
     });
     match trace {
-        Some((trace_id, span_id, flags, remote)) => f(Trace::Parent(TraceContext { trace_id, span_id, flags, remote, trace_state: &state })),
+        Some((trace_id, span_id, flags, remote)) => {
+            f(Trace::Parent(TraceContext { trace_id, span_id, flags, remote, trace_state: &state }))
+        }
         None => f(Trace::Unset),
     }
 }

@@ -2,6 +2,8 @@
 
 /// Version of this list.
 pub const SCHEMA_VERSION: &str = "1";
+/// Span name of `config_change` records below SECURITY.
+pub const SPAN_CONFIG_CHANGE: &str = "audit.config_change";
 /// Prefix of every span name: `audit.<event>`.
 pub const SPAN_PREFIX: &str = "audit.";
 /// Prefix of the span names of SECURITY records: `audit.security.<event>`.
@@ -20,7 +22,7 @@ pub const TIMESTAMP: &str = "audit.timestamp";
 pub const RECORD_ID: &str = "audit.record.id";
 /// The file the record is about.
 pub const FILE_PATH: &str = "file.path";
-/// Whether the record is of level SECURITY.
+/// Whether the record is of level SECURITY or CRITICAL.
 pub const SECURITY_CRITICAL: &str = "audit.security_critical";
 /// Prefix of context members.
 pub const CONTEXT_PREFIX: &str = "audit.context.";

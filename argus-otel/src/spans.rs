@@ -7,23 +7,36 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use argus_core::{AuditError, Carrier, CommitObserver, Level, Receipt, Record, Trace, format_timestamp};
-use opentelemetry::trace::{Span, SpanBuilder, SpanContext, SpanId, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer};
+use opentelemetry::trace::{
+    Span, SpanBuilder, SpanContext, SpanId, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer,
+};
 use opentelemetry::{Context, KeyValue, Value};
 
 use crate::config::OtelWrapperConfig;
 use crate::names;
 
+/// What a wrapper and its observer count together. `told` catches up with `sent` once every record has its span.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Records handed over for the observer; the caller's side.
+    pub(crate) sent: AtomicU64,
+    /// Records the observer was told of, or told to have missed; Argus's side.
+    pub(crate) told: AtomicU64,
+    /// Spans that could not be made.
+    pub(crate) errors: AtomicU64,
+}
+
 pub(crate) struct SpanMaker<T> {
     pub(crate) tracer: T,
     pub(crate) config: OtelWrapperConfig,
-    pub(crate) errors: Arc<AtomicU64>,
+    pub(crate) tally: Arc<Tally>,
 }
 
 impl<T> SpanMaker<T>
 where
     T: Tracer + Send + Sync + 'static,
 {
-    /// Builds and ends one span, inside a suppression scope: nothing here may feed back into Argus.
+    /// Builds and ends one span; ends it inside a suppression scope: nothing here may feed back into Argus.
     fn make(&self, record: &Record, receipt: Option<&Receipt>, carrier: &Carrier<'_>, error: Option<&AuditError>) {
         let made = catch_unwind(AssertUnwindSafe(|| {
             let parent = parent(carrier);
@@ -38,8 +51,9 @@ where
             span.end_with_timestamp(record.timestamp);
         }));
         if made.is_err() {
-            self.errors.fetch_add(1, Ordering::Relaxed);
+            self.tally.errors.fetch_add(1, Ordering::Relaxed);
         }
+        self.tally.told.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -56,7 +70,8 @@ where
     }
 
     fn missed(&self, count: u64) {
-        self.errors.fetch_add(count, Ordering::Relaxed);
+        self.tally.errors.fetch_add(count, Ordering::Relaxed);
+        self.tally.told.fetch_add(count, Ordering::Release);
     }
 }
 
@@ -87,7 +102,7 @@ fn attributes(config: &OtelWrapperConfig, record: &Record, receipt: Option<&Rece
     out.push(KeyValue::new(names::OPERATION, record.action.clone().unwrap_or_else(|| record.event.clone())));
     out.push(KeyValue::new(names::TIMESTAMP, format_timestamp(record.timestamp)));
     out.push(KeyValue::new(names::RECORD_ID, record.record_id.to_string()));
-    out.push(KeyValue::new(names::SECURITY_CRITICAL, record.level == Level::Security));
+    out.push(KeyValue::new(names::SECURITY_CRITICAL, matches!(record.level, Level::Security | Level::Critical)));
     if let Some(path) = &record.file_path {
         out.push(KeyValue::new(names::FILE_PATH, path.clone()));
     }
@@ -97,7 +112,9 @@ fn attributes(config: &OtelWrapperConfig, record: &Record, receipt: Option<&Rece
     if config.include_event_context {
         if let serde_json::Value::Object(members) = record.context.to_value() {
             let value = |v| context_value(v, config.max_context_size);
-            out.extend(members.into_iter().map(|(k, v)| KeyValue::new(format!("{}{k}", names::CONTEXT_PREFIX), value(v))));
+            out.extend(
+                members.into_iter().map(|(k, v)| KeyValue::new(format!("{}{k}", names::CONTEXT_PREFIX), value(v))),
+            );
         }
     }
     out

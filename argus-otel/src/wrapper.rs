@@ -3,56 +3,74 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use argus_core::{
-    AuditError, AuditEvent, AuditSink, Carrier, CloseReport, CommitObserver, Health, Level, LossReason, ObserverId, Pending, RecordId, Trace,
+    AuditError, AuditEvent, AuditSink, Carrier, CloseReport, CommitObserver, Health, Level, LossReason, ObserverId,
+    Pending, RecordId, Trace,
 };
 use opentelemetry::trace::Tracer;
 
 use crate::config::OtelWrapperConfig;
 use crate::context::with_current;
-use crate::spans::SpanMaker;
+use crate::spans::{SpanMaker, Tally};
+
+/// How long dropping the last clone waits for the commit, and so for the spans, of what was logged just before.
+const DROP_WAIT: Duration = Duration::from_secs(2);
 
 /// An audit sink whose committed records become `audit.*` spans. See the [crate] documentation.
 ///
 /// Generic over the sink only: the tracer is erased in the observer, so a wrapper with and one without a tracer have the same type.
 pub struct OtelAuditWrapper<S: AuditSink> {
     sink: S,
-    observer: Option<ObserverId>,
-    errors: Arc<AtomicU64>,
+    /// Shared by the clones; the last one to go takes the observer along.
+    observer: Option<Arc<ObserverId>>,
+    tally: Arc<Tally>,
 }
 
 impl<S: AuditSink + Clone> Clone for OtelAuditWrapper<S> {
     fn clone(&self) -> Self {
-        Self { sink: self.sink.clone(), observer: self.observer, errors: self.errors.clone() }
+        Self { sink: self.sink.clone(), observer: self.observer.clone(), tally: self.tally.clone() }
+    }
+}
+
+impl<S: AuditSink> Drop for OtelAuditWrapper<S> {
+    fn drop(&mut self) {
+        // `into_inner` is `Some` for one of the clones only, however they race.
+        let Some(id) = self.observer.take().and_then(Arc::into_inner) else { return };
+        self.settle();
+        self.sink.unsubscribe(id);
     }
 }
 
 impl<S: AuditSink> fmt::Debug for OtelAuditWrapper<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OtelAuditWrapper").field("observer", &self.observer).field("tracing_errors", &self.tracing_errors()).finish_non_exhaustive()
+        f.debug_struct("OtelAuditWrapper")
+            .field("observer", &self.observer.as_deref())
+            .field("tracing_errors", &self.tracing_errors())
+            .finish_non_exhaustive()
     }
 }
 
 impl<S: AuditSink> OtelAuditWrapper<S> {
-    /// Wraps `sink`. The observer lives as long as the sink. A sink that takes no observer is audited without spans: then [`traces`](Self::traces) is false and
+    /// Wraps `sink`. Make one wrapper and clone it: each call subscribes one of at most 64 observers, which the last clone unsubscribes on drop, after waiting up
+    /// to 2 s for records that are still on their way. A sink that takes no observer is audited without spans: then [`traces`](Self::traces) is false and
     /// [`tracing_errors`](Self::tracing_errors) counts one.
     pub fn new<T>(sink: S, tracer: T, config: OtelWrapperConfig) -> Self
     where
         T: Tracer + Send + Sync + 'static,
     {
-        let errors = Arc::new(AtomicU64::new(0));
-        let observer: Arc<dyn CommitObserver> = Arc::new(SpanMaker { tracer, config, errors: errors.clone() });
-        let observer = sink.subscribe(observer).ok();
-        errors.fetch_add(u64::from(observer.is_none()), Ordering::Relaxed);
-        Self { sink, observer, errors }
+        let tally = Arc::<Tally>::default();
+        let observer: Arc<dyn CommitObserver> = Arc::new(SpanMaker { tracer, config, tally: tally.clone() });
+        let observer = sink.subscribe(observer).ok().map(Arc::new);
+        tally.errors.fetch_add(u64::from(observer.is_none()), Ordering::Relaxed);
+        Self { sink, observer, tally }
     }
 
     /// The plain sink, in the same type.
     pub fn without_tracer(sink: S) -> Self {
-        Self { sink, observer: None, errors: Arc::default() }
+        Self { sink, observer: None, tally: Arc::default() }
     }
 
     /// The sink inside.
@@ -67,18 +85,45 @@ impl<S: AuditSink> OtelAuditWrapper<S> {
 
     /// Spans that could not be made: panics of the tracer or exporter, records the observer was too slow for, a refused subscription.
     pub fn tracing_errors(&self) -> u64 {
-        self.errors.load(Ordering::Relaxed)
+        self.tally.errors.load(Ordering::Relaxed)
     }
 
+    /// Hands over with the carrier marked for the observer and filled with the ambient trace, and counts what was `accepted`.
     #[inline]
-    fn carried<R>(&self, event: &AuditEvent<'_>, carrier: &Carrier<'_>, f: impl FnOnce(&Carrier<'_>) -> R) -> R {
-        let Some(id) = self.observer.filter(|_| self.sink.enabled(event.level())) else { return f(carrier) };
-        let marked = carrier.with_observer(id);
-        if carrier.trace != Trace::Unset || event.trace_context() != Trace::Unset {
+    fn carried<R>(
+        &self,
+        event: &AuditEvent<'_>,
+        carrier: &Carrier<'_>,
+        hand_over: impl FnOnce(&Carrier<'_>) -> R,
+        accepted: impl FnOnce(&R) -> bool,
+    ) -> R {
+        let Some(id) = self.observer.as_deref().filter(|_| self.sink.enabled(event.level())) else {
+            return hand_over(carrier);
+        };
+        let marked = carrier.with_observer(*id);
+        let result = if carrier.trace != Trace::Unset || event.trace_context() != Trace::Unset {
             // The event, a layer, or an outer wrapper has said already.
-            return f(&marked);
+            hand_over(&marked)
+        } else {
+            with_current(|trace| hand_over(&marked.with_trace(trace)))
+        };
+        if accepted(&result) {
+            self.tally.sent.fetch_add(1, Ordering::Relaxed);
         }
-        with_current(|trace| f(&marked.with_trace(trace)))
+        result
+    }
+
+    /// Waits, but not for long, until the observer was told of all that was handed over: an observer that is gone hears nothing of records still on their way.
+    fn settle(&self) {
+        let settled = || self.tally.told.load(Ordering::Acquire) >= self.tally.sent.load(Ordering::Relaxed);
+        let until = Instant::now() + DROP_WAIT;
+        // `flush` fails on Argus's own thread and with a store that hangs. Then waiting is no use, and those records have no span.
+        if settled() || self.sink.flush(DROP_WAIT).is_err() {
+            return;
+        }
+        while !settled() && Instant::now() < until {
+            std::thread::sleep(Duration::from_micros(200));
+        }
     }
 }
 
@@ -90,11 +135,11 @@ impl<S: AuditSink> AuditSink for OtelAuditWrapper<S> {
 
     #[inline]
     fn submit(&self, event: &AuditEvent<'_>, carrier: &Carrier<'_>) -> Result<Option<RecordId>, AuditError> {
-        self.carried(event, carrier, |c| self.sink.submit(event, c))
+        self.carried(event, carrier, |c| self.sink.submit(event, c), |r| matches!(r, Ok(Some(_))))
     }
 
     fn submit_durable(&self, event: &AuditEvent<'_>, carrier: &Carrier<'_>) -> Result<Pending, AuditError> {
-        self.carried(event, carrier, |c| self.sink.submit_durable(event, c))
+        self.carried(event, carrier, |c| self.sink.submit_durable(event, c), Result::is_ok)
     }
 
     fn subscribe(&self, observer: Arc<dyn CommitObserver>) -> Result<ObserverId, AuditError> {

@@ -21,6 +21,8 @@ struct Slot {
     key: usize,
     value: usize,
     end: usize,
+    /// The name is ASCII without escapes: its bytes order as its UTF-16 does.
+    plain: bool,
 }
 
 /// Buffers that are kept between values, so that encoding allocates nothing in the long run.
@@ -151,9 +153,15 @@ impl<'w> JsonWriter<'w> {
             self.out.push(b',');
         }
         let start = self.out.len();
-        self.string(key);
-        self.out.push(b':');
-        self.scratch.slots.push(Slot { key: start, value: self.out.len(), end: 0 });
+        self.out.push(b'"');
+        let plain = is_plain(key);
+        if plain {
+            self.out.extend_from_slice(key.as_bytes());
+        } else {
+            escape_into(key, self.out);
+        }
+        self.out.extend_from_slice(b"\":");
+        self.scratch.slots.push(Slot { key: start, value: self.out.len(), end: 0, plain });
         Ok(())
     }
 
@@ -176,9 +184,10 @@ impl<'w> JsonWriter<'w> {
         let slots = self.scratch.slots.get_mut(open.slots..).unwrap_or_default();
         let text = self.out.as_slice();
         let key = |s: &Slot| text.get(s.key + 1..s.value.saturating_sub(2)).unwrap_or_default();
-        let sorted = slots.is_sorted_by(|a, b| escaped_cmp(key(a), key(b)) == Ordering::Less);
+        let order = |a: &Slot, b: &Slot| if a.plain && b.plain { key(a).cmp(key(b)) } else { escaped_cmp(key(a), key(b)) };
+        let sorted = slots.is_sorted_by(|a, b| order(a, b) == Ordering::Less);
         if !sorted {
-            slots.sort_unstable_by(|a, b| escaped_cmp(key(a), key(b)));
+            slots.sort_unstable_by(order);
             if let Some(pair) = slots.windows(2).find(|p| key(&p[0]) == key(&p[1])) {
                 return Err(JsonError::DuplicateKey(String::from_utf8_lossy(key(&pair[0])).into_owned()));
             }
@@ -213,6 +222,11 @@ pub(crate) fn write_u64(mut v: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&buf[at..]);
 }
 
+/// ASCII without escapes. No early exit: short texts, and the loop becomes a few vector instructions.
+fn is_plain(s: &str) -> bool {
+    s.bytes().fold(true, |plain, b| plain & (b < 0x80) & !needs_escape(b))
+}
+
 fn needs_escape(b: u8) -> bool {
     b < 0x20 || b == b'"' || b == b'\\'
 }
@@ -220,7 +234,7 @@ fn needs_escape(b: u8) -> bool {
 /// Appends `s` as the inside of a canonical JSON string.
 pub(crate) fn escape_into(s: &str, out: &mut Vec<u8>) {
     let bytes = s.as_bytes();
-    if !bytes.iter().copied().any(needs_escape) {
+    if !bytes.iter().fold(false, |any, b| any | needs_escape(*b)) {
         out.extend_from_slice(bytes);
         return;
     }
@@ -259,12 +273,9 @@ pub(crate) fn utf16_cmp(a: &str, b: &str) -> Ordering {
     if a.is_ascii() && b.is_ascii() { a.as_bytes().cmp(b.as_bytes()) } else { a.encode_utf16().cmp(b.encode_utf16()) }
 }
 
-/// The same order for two escaped names.
+/// The same order for two escaped names of which one at least is not plain.
+#[cold]
 fn escaped_cmp(a: &[u8], b: &[u8]) -> Ordering {
-    let plain = |s: &[u8]| s.iter().all(|&c| c != b'\\' && c < 0x80);
-    if plain(a) && plain(b) {
-        return a.cmp(b);
-    }
     let text = |s: &[u8]| super::unescape(&String::from_utf8_lossy(s)).into_owned();
     utf16_cmp(&text(a), &text(b))
 }

@@ -34,7 +34,7 @@ impl ParseError {
         Self { message: message.into(), line: None, column: None }
     }
 
-    fn at(message: String, line: u64, column: u64) -> Self {
+    pub(crate) fn at(message: String, line: u64, column: u64) -> Self {
         Self { message, line: Some(line).filter(|l| *l > 0), column: Some(column).filter(|c| *c > 0) }
     }
 }
@@ -81,7 +81,7 @@ impl Format {
         catch_unwind(|| match self {
             Format::Json => json(text),
             #[cfg(feature = "yaml")]
-            Format::Yaml => yaml(text),
+            Format::Yaml => super::yaml::parse(text),
             #[cfg(feature = "toml")]
             Format::Toml => toml(text),
             Format::Text => Ok(Value::String(text.into())),
@@ -113,7 +113,10 @@ fn quote_wide_numbers(text: &str) -> Cow<'_, str> {
                 }
             }
             b'-' | b'0'..=b'9' => {
-                let len = bytes[i..].iter().take_while(|b| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')).count();
+                let len = bytes[i..]
+                    .iter()
+                    .take_while(|b| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
+                    .count();
                 let number = &text[i..i + len];
                 let is_key = || text[i + len..].trim_start().starts_with(':');
                 if is_wide(number) && !is_key() {
@@ -145,27 +148,10 @@ fn is_wide(number: &str) -> bool {
         return !digits.is_empty() && number.parse::<i64>().is_err() && number.parse::<u64>().is_err();
     }
     // Rust reads `1.` as a number, JSON does not; only overflow matters here, which needs an exponent or hundreds of digits.
-    !digits.ends_with('.') && !digits.contains(".e") && !digits.contains(".E") && number.parse::<f64>().is_ok_and(|f| !f.is_finite())
-}
-
-#[cfg(feature = "yaml")]
-fn yaml(text: &str) -> Result<Value, ParseError> {
-    let options = serde_saphyr::options! {
-        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
-        non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::AsString,
-        strict_booleans: true,
-        leading_zero_numbers_as_strings: true,
-        underscored_numbers_as_strings: true,
-        with_snippet: false,
-    };
-    let mut documents = serde_saphyr::from_multiple_with_options::<Node>(text, options).map_err(|e| {
-        let at = e.location();
-        ParseError::at(e.to_string(), at.as_ref().map_or(0, |l| l.line()), at.as_ref().map_or(0, |l| l.column()))
-    })?;
-    Ok(match documents.len() {
-        0 | 1 => documents.pop().map_or(Value::Null, |n| n.0),
-        _ => Value::Array(documents.into_iter().map(|n| n.0).collect()),
-    })
+    !digits.ends_with('.')
+        && !digits.contains(".e")
+        && !digits.contains(".E")
+        && number.parse::<f64>().is_ok_and(|f| !f.is_finite())
 }
 
 #[cfg(feature = "toml")]
@@ -192,12 +178,22 @@ fn toml(text: &str) -> Result<Value, ParseError> {
 }
 
 /// A finite double as a number, any other as its text.
-fn double(f: f64) -> Value {
+pub(crate) fn double(f: f64) -> Value {
     Number::from_f64(f).map_or_else(|| Value::String(f.to_string()), Value::Number)
 }
 
 /// A value of any self-describing format, under the rules above.
-struct Node(Value);
+pub(crate) struct Node(pub(crate) Value);
+
+impl Node {
+    /// As an object's key.
+    pub(crate) fn into_key(self) -> String {
+        match self.0 {
+            Value::String(s) => s,
+            other => other.to_string(),
+        }
+    }
+}
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
@@ -256,11 +252,8 @@ impl<'de> Visitor<'de> for NodeVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut all = Map::new();
-        while let Some(Node(key)) = map.next_key()? {
-            let key = match key {
-                Value::String(s) => s,
-                other => other.to_string(),
-            };
+        while let Some(key) = map.next_key::<Node>()? {
+            let key = key.into_key();
             let Node(value) = map.next_value()?;
             if all.contains_key(&key) {
                 return Err(de::Error::custom(format_args!("the key `{key}` is named twice")));
@@ -290,22 +283,18 @@ mod tests {
         let v = Format::Json.parse(br#"{"a":18446744073709551616,"b":-9223372036854775808,"c":1e999,"d":"9\"99999999999999999999","e":[18446744073709551615,1.5]}"#);
         let expected = json!({"a":"18446744073709551616","b":i64::MIN,"c":"1e999","d":"9\"99999999999999999999","e":[u64::MAX,1.5]});
         assert_eq!(v.unwrap(), expected);
-        for bad in [&b"{\"a\":1,\"a\":2}"[..], b"{99999999999999999999:1}", b"[00000000000000000000000001]", b"[1.e999]", b"\xff", b"", b"{\"a\":"] {
+        for bad in [
+            &b"{\"a\":1,\"a\":2}"[..],
+            b"{99999999999999999999:1}",
+            b"[00000000000000000000000001]",
+            b"[1.e999]",
+            b"\xff",
+            b"",
+            b"{\"a\":",
+        ] {
             assert!(Format::Json.parse(bad).is_err(), "{bad:?}");
         }
         assert_eq!(Format::Json.parse(b"{\n\n x").unwrap_err().line, Some(3));
-    }
-
-    #[cfg(feature = "yaml")]
-    #[test]
-    fn yaml_keys_numbers_and_documents() {
-        let text = "1: a\ntrue: b\nnan: .nan\ninf: -.inf\nbig: 18446744073709551616\nmode: 0755\non: yes\nt: 2001-12-14\nnull: n\n";
-        let expected = json!({"1":"a","true":"b","nan":".nan","inf":"-.inf","big":"18446744073709551616","mode":"0755","on":"yes","t":"2001-12-14","null":"n"});
-        assert_eq!(Format::Yaml.parse(text.as_bytes()).unwrap(), expected);
-        assert_eq!(Format::Yaml.parse(b"a: 1\n---\nb: 2\n").unwrap(), json!([{"a":1},{"b":2}]));
-        assert_eq!(Format::Yaml.parse(b"# nothing\n").unwrap(), Value::Null);
-        assert_eq!(Format::Yaml.parse(b"a: 1\nb: 2\na: 3\n").unwrap_err().line, Some(3));
-        assert!(Format::Yaml.parse(b"a: [1\n").is_err());
     }
 
     #[cfg(feature = "toml")]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
-use super::ChangeKind;
+use super::event::ChangeKind;
 use super::format::{Format, ParseError};
 
 /// How long a file without content counts as half-written.
@@ -67,7 +67,15 @@ pub(crate) struct FileState {
 
 impl FileState {
     pub(crate) fn new(format: Format) -> Self {
-        Self { format, begun: false, missing: false, good: None, bad: BTreeSet::new(), denied: false, empty_since: None }
+        Self {
+            format,
+            begun: false,
+            missing: false,
+            good: None,
+            bad: BTreeSet::new(),
+            denied: false,
+            empty_since: None,
+        }
     }
 
     /// The state of a file that appeared in a watched directory: it was missing before.
@@ -127,7 +135,9 @@ impl FileState {
             }
             Seen::TooBig { size, limit } => {
                 self.empty_since = None;
-                let error = ParseError::new(format!("the file has {size} bytes, and the watcher reads at most {limit}; raise max_file_size"));
+                let error = ParseError::new(format!(
+                    "the file has {size} bytes, and the watcher reads at most {limit}; raise max_file_size"
+                ));
                 self.warn(format!("size {size}"), None, error, size)
             }
             Seen::Bytes { bytes, modified } => self.content(&bytes, modified, now),
@@ -143,7 +153,15 @@ impl FileState {
         }
         let (old, old_sha256) = self.good.take().unzip();
         let kind = ChangeKind::Deleted;
-        vec![Action::Changed(Box::new(Change { kind, old, new: None, old_sha256, new_sha256: None, size: 0, modified: None }))]
+        vec![Action::Changed(Box::new(Change {
+            kind,
+            old,
+            new: None,
+            old_sha256,
+            new_sha256: None,
+            size: 0,
+            modified: None,
+        }))]
     }
 
     fn content(&mut self, bytes: &[u8], modified: Option<SystemTime>, now: Instant) -> Vec<Action> {
@@ -264,8 +282,15 @@ mod tests {
             (Seen::TooBig { size: 9, limit: 5 }, &["warning"]),
             (Seen::Missing, &["deleted 2 -"]),
         ]);
-        run(&[(bytes("{"), &["start unparsable", "warning"]), (bytes("1"), &["recovered parse_warning", "modified - 1"])]);
-        run(&[(Seen::Missing, &["start missing"]), (bytes("{"), &["warning"]), (bytes("1"), &["recovered parse_warning", "created - 1"])]);
+        run(&[
+            (bytes("{"), &["start unparsable", "warning"]),
+            (bytes("1"), &["recovered parse_warning", "modified - 1"]),
+        ]);
+        run(&[
+            (Seen::Missing, &["start missing"]),
+            (bytes("{"), &["warning"]),
+            (bytes("1"), &["recovered parse_warning", "created - 1"]),
+        ]);
     }
 
     #[test]
@@ -279,7 +304,10 @@ mod tests {
             (denied(), &["denied"]),
             (Seen::Missing, &["deleted 1 -"]),
         ]);
-        run(&[(denied(), &["start unreadable", "denied"]), (bytes("1"), &["recovered permission_denied", "modified - 1"])]);
+        run(&[
+            (denied(), &["start unreadable", "denied"]),
+            (bytes("1"), &["recovered permission_denied", "modified - 1"]),
+        ]);
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl SqliteStore {
         ] {
             conn.set_db_config(option, on).map_err(&err)?;
         }
-        conn.execute_batch("PRAGMA mmap_size=0; PRAGMA cell_size_check=ON;").map_err(&err)?;
+        conn.execute_batch("PRAGMA mmap_size=0; PRAGMA cell_size_check=ON; PRAGMA foreign_keys=OFF;").map_err(&err)?;
         let mode: String = conn.query_row("PRAGMA journal_mode=WAL", [], |r| r.get(0)).map_err(&err)?;
         if mode != "wal" {
             return Err(TrailError::new(ErrorKind::ReadOnly, format!("the audit database stays in journal mode `{mode}`")).at(&self.path).help("make the file and its directory writable"));

@@ -1,0 +1,362 @@
+//! The config-file watcher: every change of a watched file's value becomes one `config_change` record and one call of a callback.
+//!
+//! `Watcher` is the handle (any thread); `engine` is its one thread; `state` decides per file, purely; `format` and `diff` give values and differences;
+//! `disk` follows links and reads; `source` hides `notify`; `emit` records and calls back. Invariants: the content's hash decides, a hint of the operating
+//! system is only a reason to look; what cannot be read or parsed is recorded and changes no value; a call from inside a callback never waits.
+
+mod config;
+mod diff;
+mod disk;
+mod emit;
+mod engine;
+mod event;
+mod format;
+mod source;
+mod state;
+#[cfg(feature = "yaml")]
+mod yaml;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+pub use config::WatcherConfig;
+pub use event::{ChangeEvent, ChangeKind, WatchError, WatchErrorKind};
+
+use crate::logger::AuditLogger;
+use crate::sink::AuditSink;
+use emit::{Callback, Registry, SeenBy, Shared, Target, lock};
+use engine::{Engine, Msg};
+use source::{Notify, Silent, Source, Tell};
+
+/// Watches configuration files: every change of a file's value becomes a `config_change` record and a call of its callback.
+///
+/// JSON, YAML and TOML (by extension) are compared by value, so a change of white space, comments or key order is none; any other file is compared as text.
+/// Callbacks run on the watcher's thread, one at a time; all calls below may be made from there. Dropping the watcher stops it.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use argus_core::{AuditConfig, Watcher, WatcherConfig};
+/// let watcher = Watcher::new(WatcherConfig::new(AuditConfig::new("/var/lib/shop/audit.db")))?;
+/// watcher.watch("/etc/shop/app.yaml", |change| println!("{}: {}", change.path.display(), change.diff))?;
+/// watcher.start()?;
+/// # Ok(()) }
+/// ```
+pub struct Watcher {
+    shared: Arc<Shared>,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    tell: Sender<Msg>,
+    halt: Arc<AtomicBool>,
+    done: Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Watcher {
+    /// A watcher with a trail of its own, which `config.audit` names. Dropping the watcher closes it.
+    ///
+    /// # Errors
+    /// The trail cannot be opened.
+    pub fn new(config: WatcherConfig) -> Result<Watcher, WatchError> {
+        let logger = AuditLogger::open(config.audit.clone()).map_err(|e| {
+            WatchError::new(
+                WatchErrorKind::Open,
+                "the watcher's audit trail cannot be opened",
+                "see the cause, or give a sink with with_sink",
+            )
+            .because(e)
+        })?;
+        Ok(Self::with_sink(config, logger))
+    }
+
+    /// A watcher that records through `sink`: a logger, a wrapper, or an `Arc` of either.
+    pub fn with_sink(config: WatcherConfig, sink: impl AuditSink) -> Watcher {
+        let shared = Shared {
+            config,
+            sink: Arc::new(sink),
+            registry: Mutex::new(Registry::default()),
+            on_error: Mutex::new(None),
+            engine: Mutex::new(None),
+        };
+        Watcher { shared: Arc::new(shared), running: Mutex::new(None) }
+    }
+
+    /// Is told of everything that went wrong and that no caller sees. It may be set at any time, and replaces the one before.
+    pub fn error_handler(&self, f: impl Fn(&WatchError) + Send + Sync + 'static) {
+        *lock(&self.shared.on_error) = Some(Arc::new(f));
+    }
+
+    /// Watches a file. It need not exist, but its directory must. Watching a file again replaces its callback and begins anew.
+    ///
+    /// # Errors
+    /// There is no such directory, or the path is one.
+    pub fn watch(
+        &self,
+        path: impl AsRef<Path>,
+        callback: impl Fn(&ChangeEvent) + Send + Sync + 'static,
+    ) -> Result<(), WatchError> {
+        let path = absolute(path.as_ref())?;
+        if path.file_name().is_none() || path.is_dir() {
+            return Err(
+                WatchError::new(WatchErrorKind::BadPath, "this is a directory, not a file", "use watch_dir").at(&path)
+            );
+        }
+        if let Some(dir) = path.parent().filter(|d| !d.is_dir()) {
+            return Err(WatchError::new(
+                WatchErrorKind::NoDirectory,
+                "the directory of the file to watch does not exist",
+                "make it first, or mend the path; the file itself may come later",
+            )
+            .at(dir));
+        }
+        let target = Target::new(path.clone(), Arc::new(callback), None, false);
+        {
+            let mut registry = lock(&self.shared.registry);
+            registry.excluded.remove(&path);
+            registry.files.insert(path, target.clone());
+        }
+        self.begin(&[target]);
+        Ok(())
+    }
+
+    /// Watches every file of a directory whose extension is known, now and later: `.json`, `.yaml`, `.yml`, `.toml`. Not what is in its subdirectories, nor names
+    /// that begin with a dot. A file that comes later is `created`.
+    ///
+    /// # Errors
+    /// There is no such directory.
+    pub fn watch_dir(
+        &self,
+        dir: impl AsRef<Path>,
+        callback: impl Fn(&ChangeEvent) + Send + Sync + 'static,
+    ) -> Result<(), WatchError> {
+        let dir = absolute(dir.as_ref())?;
+        if !dir.is_dir() {
+            return Err(WatchError::new(
+                WatchErrorKind::NoDirectory,
+                "there is no such directory to watch",
+                "make it first, or use watch for a file",
+            )
+            .at(&dir));
+        }
+        let callback: Callback = Arc::new(callback);
+        lock(&self.shared.registry).dirs.insert(dir, callback);
+        let new = self.shared.scan(false);
+        self.begin(&new);
+        Ok(())
+    }
+
+    /// Ends watching a file, or a directory with its files. False if it was not watched. A callback that runs right now is not waited for.
+    pub fn unwatch(&self, path: impl AsRef<Path>) -> bool {
+        let Ok(path) = absolute(path.as_ref()) else { return false };
+        let known = {
+            let mut registry = lock(&self.shared.registry);
+            let dir = registry.dirs.remove(&path).is_some();
+            if dir {
+                registry.files.retain(|_, t| t.from.as_ref() != Some(&path));
+                registry.excluded.retain(|p| p.parent() != Some(&path));
+            }
+            let file = registry.files.remove(&path);
+            if file.as_ref().is_some_and(|t| t.from.is_some()) {
+                registry.excluded.insert(path);
+            }
+            dir || file.is_some()
+        };
+        self.tell(Msg::Sync);
+        known
+    }
+
+    /// Starts watching: takes the first look at every file (`file_watch_start`), then starts the thread. Starting a running watcher does nothing.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(&self) -> Result<(), WatchError> {
+        self.start_with(|tell, shared| match Notify::new(tell) {
+            Ok(source) => Box::new(source),
+            Err(text) => {
+                let help = "changes are found by the slow poll only; see fs.inotify.max_user_instances, or shorten poll_interval";
+                shared.report(&WatchError::new(WatchErrorKind::Notifications, "no change notifications from the operating system", help).because(text));
+                Box::new(Silent)
+            }
+        })
+    }
+
+    fn start_with(&self, source: impl FnOnce(Tell, &Shared) -> Box<dyn Source>) -> Result<(), WatchError> {
+        {
+            let mut running = lock(&self.running);
+            if running.as_ref().is_some_and(|r| !r.thread.is_finished()) {
+                return Ok(());
+            }
+            *running = None;
+        }
+        // Outside the lock, since the error handler and the sink may call back.
+        for target in self.shared.targets().iter().filter(|t| !t.begun()) {
+            self.shared.examine(target, SeenBy::Poll);
+        }
+        let (tell, inbox) = mpsc::channel();
+        let hint = tell.clone();
+        let source = source(Box::new(move |s| hint.send(Msg::Signal(s)).unwrap_or(())), &self.shared);
+        let mut running = lock(&self.running);
+        if running.is_some() {
+            return Ok(());
+        }
+        let halt = Arc::new(AtomicBool::new(false));
+        let engine = Engine::new(self.shared.clone(), source, inbox, halt.clone());
+        let (finished, done) = mpsc::sync_channel::<()>(1);
+        let thread = std::thread::Builder::new().name("argus-watcher".into()).spawn(move || {
+            let _finished = finished; // Dropped at the end, also by a panic: that is the signal.
+            engine.run();
+        });
+        let thread = thread.map_err(|e| {
+            WatchError::new(
+                WatchErrorKind::Thread,
+                "the watcher's thread cannot be started",
+                "see the limits on threads",
+            )
+            .because(e)
+        })?;
+        *running = Some(Running { tell, halt, done, thread });
+        Ok(())
+    }
+
+    /// Takes a last look at every file, ends the thread and waits for it, at most `stop_timeout`. Stopping a stopped watcher does nothing. From inside a callback
+    /// it only signals: no other callback follows, and the thread ends after this one.
+    ///
+    /// # Errors
+    /// [`WatchErrorKind::Timeout`]: a callback still runs; the thread ends after it.
+    pub fn stop(&self) -> Result<(), WatchError> {
+        let Some(running) = lock(&self.running).take() else { return Ok(()) };
+        let inside = self.shared.on_engine();
+        if inside {
+            running.halt.store(true, Ordering::Release);
+        }
+        let asked = running.tell.send(Msg::Stop).is_ok();
+        if inside {
+            return Ok(());
+        }
+        if asked && running.done.recv_timeout(self.shared.config.stop_timeout) == Err(mpsc::RecvTimeoutError::Timeout) {
+            running.halt.store(true, Ordering::Release);
+            return Err(WatchError::new(
+                WatchErrorKind::Timeout,
+                "a callback still runs",
+                "the watcher ends when it returns; raise stop_timeout to wait longer",
+            ));
+        }
+        // A thread that panicked has ended as well.
+        let _ = running.thread.join();
+        Ok(())
+    }
+
+    /// The files that are watched, in order.
+    pub fn watched(&self) -> Vec<PathBuf> {
+        lock(&self.shared.registry).files.keys().cloned().collect()
+    }
+
+    /// Has every watched file examined now and waits for it: what happened to them before the call is recorded, and its callbacks have run. A file without content
+    /// may be half-written; for it this waits until that is decided, up to 1 s.
+    ///
+    /// # Errors
+    /// The watcher does not run, the time ran out, or the call was made from inside a callback.
+    pub fn settle(&self, timeout: Duration) -> Result<(), WatchError> {
+        if self.shared.on_engine() {
+            return Err(WatchError::new(
+                WatchErrorKind::InCallback,
+                "settle waits for the callback it was called from",
+                "call it from another thread",
+            ));
+        }
+        let end = Instant::now().checked_add(timeout);
+        let (answer, answered): (SyncSender<()>, _) = mpsc::sync_channel(1);
+        let not_running =
+            || WatchError::new(WatchErrorKind::NotRunning, "the watcher does not run", "call start first");
+        if !self.tell(Msg::Settle(answer)) {
+            return Err(not_running());
+        }
+        let left = end.map_or(Duration::from_secs(86_400 * 365), |e| e.saturating_duration_since(Instant::now()));
+        answered.recv_timeout(left).map_err(|e| match e {
+            mpsc::RecvTimeoutError::Timeout => WatchError::new(
+                WatchErrorKind::Timeout,
+                "the watched files were not examined in time",
+                "wait longer, or see whether a callback hangs",
+            ),
+            mpsc::RecvTimeoutError::Disconnected => not_running(),
+        })
+    }
+
+    /// A first look at new files, if the watcher runs; else `start` takes it.
+    fn begin(&self, new: &[Arc<Target>]) {
+        let running = lock(&self.running).is_some();
+        if running {
+            for target in new {
+                self.shared.examine(target, SeenBy::Poll);
+            }
+            self.tell(Msg::Sync);
+        }
+    }
+
+    fn tell(&self, msg: Msg) -> bool {
+        lock(&self.running).as_ref().is_some_and(|r| r.tell.send(msg).is_ok())
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        if let Err(e) = self.stop() {
+            self.shared.report(&e);
+        }
+    }
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watcher")
+            .field("watched", &self.watched())
+            .field("config", &self.shared.config)
+            .finish_non_exhaustive()
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, WatchError> {
+    std::path::absolute(path).map_err(|e| {
+        WatchError::new(WatchErrorKind::BadPath, "this path cannot be made absolute", "give an absolute one")
+            .at(path)
+            .because(e)
+    })
+}
+
+/// Watches a file, or every known file of a directory, with a trail at the default place. The watcher is started; keep it, for its drop stops it.
+///
+/// # Errors
+/// As [`Watcher::new`], [`Watcher::watch`], [`Watcher::watch_dir`] and [`Watcher::start`].
+pub fn universal_config_watcher(
+    path: impl AsRef<Path>,
+    callback: impl Fn(&ChangeEvent) + Send + Sync + 'static,
+) -> Result<Watcher, WatchError> {
+    universal_config_watcher_with_config(path, WatcherConfig::default(), callback)
+}
+
+/// As [`universal_config_watcher`], with settings.
+///
+/// # Errors
+/// The same.
+pub fn universal_config_watcher_with_config(
+    path: impl AsRef<Path>,
+    config: WatcherConfig,
+    callback: impl Fn(&ChangeEvent) + Send + Sync + 'static,
+) -> Result<Watcher, WatchError> {
+    let watcher = Watcher::new(config)?;
+    match path.as_ref().is_dir() {
+        true => watcher.watch_dir(path, callback)?,
+        false => watcher.watch(path, callback)?,
+    }
+    watcher.start()?;
+    Ok(watcher)
+}
+
+#[cfg(test)]
+mod tests;
