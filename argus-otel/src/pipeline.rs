@@ -146,6 +146,25 @@ impl Drop for OtlpPipeline {
 ///
 /// It works on any runtime and without one, and may be called from async code.
 ///
+/// ```
+/// use argus_core::{AuditLogger, AuditSink};
+/// use argus_otel::{OtelAuditWrapper, OtelWrapperConfig, otlp_from_env};
+/// use std::time::Duration;
+///
+/// # fn run(logger: AuditLogger) -> Result<(), Box<dyn std::error::Error>> {
+/// let pipeline = otlp_from_env("shop")?;
+/// let audit = match &pipeline {
+///     Some(p) => OtelAuditWrapper::new(logger, p.tracer(), OtelWrapperConfig::default()),
+///     None => OtelAuditWrapper::without_tracer(logger),
+/// };
+/// // ... at the end, the trail first: its last commit makes the last spans.
+/// audit.close(Duration::from_secs(5));
+/// if let Some(p) = &pipeline {
+///     p.shutdown(Duration::from_secs(5))?;
+/// }
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// The variables ask for what this build cannot do, and the error says what.
 pub fn otlp_from_env(service_name: &str) -> Result<Option<OtlpPipeline>, OtlpError> {

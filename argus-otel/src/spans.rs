@@ -36,9 +36,10 @@ impl<T> SpanMaker<T>
 where
     T: Tracer + Send + Sync + 'static,
 {
-    /// Builds and ends one span; ends it inside a suppression scope: nothing here may feed back into Argus.
+    /// Builds and ends one span, inside a suppression scope: nothing here may feed back into Argus.
     fn make(&self, record: &Record, receipt: Option<&Receipt>, carrier: &Carrier<'_>, error: Option<&AuditError>) {
         let made = catch_unwind(AssertUnwindSafe(|| {
+            let _quiet = Context::enter_telemetry_suppressed_scope();
             let parent = parent(carrier);
             let builder = SpanBuilder::from_name(span_name(record))
                 .with_start_time(record.timestamp)
@@ -47,7 +48,6 @@ where
             if let Some(e) = error {
                 span.set_status(Status::error(e.to_string()));
             }
-            let _quiet = Context::enter_telemetry_suppressed_scope();
             span.end_with_timestamp(record.timestamp);
         }));
         if made.is_err() {
@@ -109,13 +109,9 @@ fn attributes(config: &OtelWrapperConfig, record: &Record, receipt: Option<&Rece
     if let (true, Some(sum)) = (config.include_checksums, receipt.and_then(|r| r.checksum)) {
         out.push(KeyValue::new(names::CHECKSUM, sum.to_string()));
     }
-    if config.include_event_context {
-        if let serde_json::Value::Object(members) = record.context.to_value() {
-            let value = |v| context_value(v, config.max_context_size);
-            out.extend(
-                members.into_iter().map(|(k, v)| KeyValue::new(format!("{}{k}", names::CONTEXT_PREFIX), value(v))),
-            );
-        }
+    if let (true, serde_json::Value::Object(members)) = (config.include_event_context, record.context.to_value()) {
+        let value = |v| context_value(v, config.max_context_size);
+        out.extend(members.into_iter().map(|(k, v)| KeyValue::new(format!("{}{k}", names::CONTEXT_PREFIX), value(v))));
     }
     out
 }

@@ -28,7 +28,7 @@ fn p50(mut call: impl FnMut()) -> f64 {
 
 fn logger(dir: &tempfile::TempDir, level: Level) -> AuditLogger {
     // The queue holds a whole run: the caller's side alone is measured, while the writer works beside it.
-    AuditLogger::open({ let mut c = AuditConfig::new(dir.path().join("bench.db")); c.buffer_size = 10_000_000; c }.min_level(level).queue_bytes(512 << 20).commit_delay(Duration::from_secs(std::env::var("CD").map_or(0, |v| v.parse().unwrap())))).unwrap()
+    AuditLogger::open(AuditConfig::new(dir.path().join("bench.db")).min_level(level).queue_bytes(512 << 20)).unwrap()
 }
 
 /// The floor: the clock, and `bytes` appended under a mutex.

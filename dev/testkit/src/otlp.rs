@@ -9,12 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use opentelemetry_proto::tonic::collector::logs::v1::{
-    ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
-};
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
@@ -23,6 +19,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 
 use crate::http::{self, Request};
+use crate::reply::Reply;
 
 const PROTOBUF: &str = "application/x-protobuf";
 
@@ -105,70 +102,6 @@ impl Incoming {
     /// A header's value.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
-    }
-}
-
-/// What the receiver answers.
-#[derive(Clone, Debug, Default)]
-#[must_use]
-pub struct Reply {
-    status: u16,
-    retry_after: Option<u64>,
-    rejected: i64,
-    message: String,
-    raw: Option<Vec<u8>>,
-    delay: Duration,
-}
-
-impl Reply {
-    /// A status; 200 is a clean success.
-    pub fn status(status: u16) -> Self {
-        Self { status, ..Self::default() }
-    }
-
-    /// Status 200 with a partial success.
-    pub fn partial(rejected: i64, message: &str) -> Self {
-        Self { status: 200, rejected, message: message.into(), ..Self::default() }
-    }
-
-    /// With `Retry-After` in seconds.
-    pub fn retry_after(mut self, seconds: u64) -> Self {
-        self.retry_after = Some(seconds);
-        self
-    }
-
-    /// With this body instead of the proper message.
-    pub fn raw(mut self, body: impl Into<Vec<u8>>) -> Self {
-        self.raw = Some(body.into());
-        self
-    }
-
-    /// Only after this time.
-    pub fn after(mut self, delay: Duration) -> Self {
-        self.delay = delay;
-        self
-    }
-
-    fn is_clean(&self) -> bool {
-        (200..300).contains(&self.status) && self.rejected == 0 && self.raw.is_none()
-    }
-
-    fn body(&self, logs: bool) -> Vec<u8> {
-        let (rejected, error_message) = (self.rejected, self.message.clone());
-        let partial = rejected != 0 || !error_message.is_empty();
-        match (&self.raw, logs) {
-            (Some(raw), _) => raw.clone(),
-            (None, _) if !(200..300).contains(&self.status) => Vec::new(),
-            (None, true) => {
-                let partial =
-                    partial.then_some(ExportLogsPartialSuccess { rejected_log_records: rejected, error_message });
-                ExportLogsServiceResponse { partial_success: partial }.encode_to_vec()
-            }
-            (None, false) => {
-                let partial = partial.then_some(ExportTracePartialSuccess { rejected_spans: rejected, error_message });
-                ExportTraceServiceResponse { partial_success: partial }.encode_to_vec()
-            }
-        }
     }
 }
 

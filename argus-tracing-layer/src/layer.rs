@@ -1,0 +1,308 @@
+//! `AuditLayer`: runs on the thread of the event, decides inside `on_event`, and hands over to the sink as a relay: it waits at most a few milliseconds, and what is
+//! refused is counted by the sink. No lock and no span extension is held while user code or the sink runs; a panic in either becomes a counted loss.
+
+use std::cell::Cell;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use argus_core::{ActorType, AuditEvent, AuditSink, Carrier, Level, LossReason, Outcome, Value};
+use tracing_core::dispatcher::WeakDispatch;
+use tracing_core::span::{Attributes, Id, Record};
+use tracing_core::subscriber::Interest;
+use tracing_core::{Dispatch, Event, LevelFilter, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
+use tracing_subscriber::registry::{LookupSpan, SpanRef};
+
+use crate::callsite::{self, Kind};
+use crate::keys;
+use crate::trace;
+use crate::visitor::{Fields, Slot};
+
+/// The longest an event waits for space in the queue: it may stand on an async worker.
+const MAX_WAIT: Duration = Duration::from_millis(5);
+/// Events inside the `Debug` of an event's own fields, inside those of that event, and so on.
+const MAX_NESTING: u8 = 4;
+
+/// A `tracing` layer that turns events tagged `audit` into audit records. See the [crate] documentation.
+pub struct AuditLayer<A> {
+    sink: A,
+    span_fields: Vec<String>,
+    max_wait: Duration,
+    dispatch: OnceLock<WeakDispatch>,
+}
+
+impl<A> fmt::Debug for AuditLayer<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuditLayer").field("span_fields", &self.span_fields).field("max_wait", &self.max_wait).finish_non_exhaustive()
+    }
+}
+
+/// Fields of a span that its events inherit.
+#[derive(Debug, Default)]
+struct Inherited(Fields);
+
+#[derive(Default)]
+struct Scratch {
+    event: Fields,
+    /// What spans add, names and values.
+    spans: Fields,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+    static NESTING: Cell<u8> = const { Cell::new(0) };
+}
+
+/// Counts one level of nesting down again, also while unwinding.
+struct Nested;
+
+impl Nested {
+    fn enter() -> Option<Self> {
+        let depth = NESTING.get();
+        (depth < MAX_NESTING).then(|| {
+            NESTING.set(depth + 1);
+            Nested
+        })
+    }
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        NESTING.set(NESTING.get() - 1);
+    }
+}
+
+impl<A: AuditSink> AuditLayer<A> {
+    /// A layer over a logger, a wrapper, or an `Arc<dyn AuditSink>`.
+    pub fn new(sink: A) -> Self {
+        Self { sink, span_fields: Vec::new(), max_wait: MAX_WAIT, dispatch: OnceLock::new() }
+    }
+
+    /// Lets events inherit these span fields, too; those that begin with `audit.` always are.
+    #[must_use]
+    pub fn with_span_fields<I>(mut self, fields: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.span_fields.extend(fields.into_iter().map(Into::into));
+        self
+    }
+
+    /// The longest that an event waits for space in the queue; 5 ms by default.
+    #[must_use]
+    pub fn with_max_wait(mut self, wait: Duration) -> Self {
+        self.max_wait = wait;
+        self
+    }
+
+    /// The sink inside.
+    pub fn sink(&self) -> &A {
+        &self.sink
+    }
+
+    fn inherits(&self, name: &str) -> bool {
+        name.starts_with(keys::PREFIX) || self.span_fields.iter().any(|f| f == name)
+    }
+
+    fn record<S>(&self, event: &Event<'_>, kind: Kind, ctx: &Context<'_, S>)
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        let mut scratch = SCRATCH.take().unwrap_or_default();
+        scratch.event.clear();
+        scratch.spans.clear();
+        event.record(&mut scratch.event);
+        let metadata = event.metadata();
+        let target = scratch.event.get("log.target").filter(|_| kind == Kind::LogBridge).unwrap_or(metadata.target()).to_owned();
+        let vetoed = scratch.event.slots.iter().any(|(n, s)| *n == keys::AUDIT && *s == Slot::Bool(false));
+        let marked = kind == Kind::Audit || callsite::is_audit_target(&target);
+        if marked && !vetoed {
+            if !event.is_root() {
+                self.gather_spans(event, ctx, &mut scratch.spans);
+            }
+            let name = metadata.name();
+            let explicit = (!name.starts_with("event ") && name != "log record").then_some(name);
+            let level = match *metadata.level() {
+                tracing_core::Level::ERROR => Level::Critical,
+                tracing_core::Level::WARN => Level::Warn,
+                _ => Level::Info,
+            };
+            let after = target.strip_prefix("audit::").filter(|t| !t.is_empty());
+            let built = build(&scratch, level, explicit.or(after).unwrap_or("event"));
+            if self.sink.enabled(built.level()) {
+                let dispatch = self.dispatch.get().and_then(WeakDispatch::upgrade);
+                trace::with_trace(event, ctx, dispatch.as_ref(), |trace| {
+                    // As a relay: the sink itself counts a refusal and writes the gap record.
+                    let _ = self.sink.submit(&built, &Carrier::relay(self.max_wait).with_trace(trace));
+                });
+            }
+        }
+        SCRATCH.set(Some(scratch));
+    }
+
+    /// The inherited fields of the event's spans, the innermost first, each name once.
+    fn gather_spans<S>(&self, event: &Event<'_>, ctx: &Context<'_, S>, out: &mut Fields)
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        let Some(scope) = ctx.event_scope(event) else { return };
+        for span in scope {
+            let extensions = span.extensions();
+            let Some(Inherited(fields)) = extensions.get::<Inherited>() else { continue };
+            for (name, slot) in &fields.slots {
+                if out.slots.iter().any(|(n, _)| n == name) {
+                    continue;
+                }
+                let slot = match slot {
+                    Slot::Text(range) => {
+                        let start = out.text.len();
+                        out.text.push_str(fields.text(range));
+                        Slot::Text(start..out.text.len())
+                    }
+                    other => other.clone(),
+                };
+                out.slots.push((name, slot));
+            }
+        }
+    }
+
+    fn keep_span_fields<S>(&self, span: &SpanRef<'_, S>, mut new: Fields)
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        new.slots.retain(|(name, _)| self.inherits(name));
+        if new.slots.is_empty() {
+            return;
+        }
+        let mut extensions = span.extensions_mut();
+        match extensions.get_mut::<Inherited>() {
+            None => extensions.insert(Inherited(new)),
+            Some(Inherited(old)) => {
+                for (name, slot) in new.slots {
+                    let slot = match slot {
+                        Slot::Text(range) => {
+                            let start = old.text.len();
+                            old.text.push_str(new.text.get(range).unwrap_or_default());
+                            Slot::Text(start..old.text.len())
+                        }
+                        other => other,
+                    };
+                    old.slots.retain(|(n, _)| *n != name);
+                    old.slots.push((name, slot));
+                }
+            }
+        }
+    }
+}
+
+/// The audit event that the captured fields say.
+fn build<'a>(scratch: &'a Scratch, level: Level, name: &'a str) -> AuditEvent<'a> {
+    let mut e = AuditEvent::new(level, name);
+    let own = &scratch.event;
+    let mut actor_type = None;
+    let spans = scratch.spans.slots.iter().filter(|(n, _)| !own.slots.iter().any(|(o, _)| o == n)).map(|(n, s)| (*n, s, &scratch.spans));
+    for (key, slot, fields) in own.slots.iter().map(|(n, s)| (*n, s, own)).chain(spans) {
+        let text = match slot {
+            Slot::Text(range) => fields.text(range),
+            _ => "",
+        };
+        match key {
+            keys::AUDIT if matches!(slot, Slot::Bool(_)) => {}
+            // The bridge's own fields tell where a `log` record came from, not what happened.
+            "log.target" | "log.module_path" | "log.file" | "log.line" => {}
+            keys::EVENT if !text.is_empty() => e = e.with_event(text),
+            keys::COMPONENT => e = e.component(text),
+            keys::FILE_PATH => e = e.file_path(text),
+            keys::USER_AGENT => e = e.user_agent(text),
+            keys::ACTOR => e = e.actor(text, actor_type),
+            keys::ACTION => e = e.action(text),
+            keys::OLD_VALUE => e = e.old_value(value_of(slot, text, fields)),
+            keys::NEW_VALUE => e = e.new_value(value_of(slot, text, fields)),
+            keys::LEVEL | keys::OUTCOME | keys::ACTOR_TYPE => {
+                // A word that is none keeps its text in the context: never a silent default.
+                match (key, text.parse::<Level>(), text.parse::<Outcome>(), text.parse::<ActorType>()) {
+                    (keys::LEVEL, Ok(l), ..) => e = e.with_level(l),
+                    (keys::OUTCOME, _, Ok(o), _) => e = e.outcome(o),
+                    (keys::ACTOR_TYPE, .., Ok(t)) => {
+                        actor_type = Some(t);
+                        e = e.actor_type(t);
+                    }
+                    _ => e.push(key, text.into()),
+                }
+            }
+            _ => e.push(key, fields.value(slot)),
+        }
+    }
+    e
+}
+
+/// A value field: text that looks like JSON may be JSON.
+fn value_of<'a>(slot: &Slot, text: &'a str, fields: &'a Fields) -> Value<'a> {
+    if text.starts_with(['{', '[']) { Value::json_or_text(text) } else { fields.value(slot) }
+}
+
+impl<S, A> Layer<S> for AuditLayer<A>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    A: AuditSink,
+{
+    fn on_register_dispatch(&self, dispatch: &Dispatch) {
+        // Weak: a strong one would be a cycle. Only the first counts.
+        let _ = self.dispatch.set(dispatch.downgrade());
+    }
+
+    /// `always`: `never` would switch the callsite off for every layer.
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::always()
+    }
+
+    /// No hint: one would cap unfiltered layers.
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        None
+    }
+
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
+        if attributes.metadata().fields().iter().any(|f| self.inherits(f.name())) {
+            // A panicking `Debug` costs the inherited values, not the span.
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                let mut fields = Fields::default();
+                attributes.record(&mut fields);
+                if let Some(span) = ctx.span(id) {
+                    self.keep_span_fields(&span, fields);
+                }
+            }));
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
+        let Some(span) = ctx.span(id).filter(|s| s.metadata().fields().iter().any(|f| self.inherits(f.name()))) else { return };
+        // A panicking `Debug` costs the inherited value, not the span.
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            let mut fields = Fields::default();
+            values.record(&mut fields);
+            self.keep_span_fields(&span, fields);
+        }));
+    }
+
+    fn on_event(&self, event: &Event<'_>, ctx: Context<'_, S>) {
+        let metadata = event.metadata();
+        let kind = callsite::kind(metadata);
+        if kind == Kind::Foreign || trace::suppressed() {
+            return;
+        }
+        let by_field = || metadata.fields().iter().any(|f| f.name() == keys::AUDIT || f.name().starts_with(keys::PREFIX));
+        if callsite::is_own_target(metadata.target()) && !by_field() {
+            return;
+        }
+        let Some(_nested) = Nested::enter() else {
+            self.sink.report_loss(LossReason::EncodeFailed, 1);
+            return;
+        };
+        if catch_unwind(AssertUnwindSafe(|| self.record(event, kind, &ctx))).is_err() {
+            self.sink.report_loss(LossReason::Panicked, 1);
+        }
+    }
+}
