@@ -11,7 +11,10 @@ pub(crate) fn complain(text: &str) {
 
 /// Replaces what could steer a terminal: C0, DEL, C1, bidirectional and zero-width controls.
 pub(crate) fn clean(text: &str) -> String {
-    let bad = |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    let bad = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    };
     text.chars().flat_map(|c| if bad(c) { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
@@ -23,7 +26,14 @@ pub(crate) fn record(out: &mut dyn Write, r: &Record, json: bool) -> io::Result<
     let time = format_timestamp(r.timestamp);
     // Milliseconds are enough to read; `show` has them all.
     let time = time.get(..23).unwrap_or(&time);
-    write!(out, "{:>6}  {time}Z  {:<8}  {:<22}  {}", r.seq.unwrap_or(0), r.level, clean(&r.event), clean(&r.component))?;
+    write!(
+        out,
+        "{:>6}  {time}Z  {:<8}  {:<22}  {}",
+        r.seq.unwrap_or(0),
+        r.level,
+        clean(&r.event),
+        clean(&r.component)
+    )?;
     if let Some(f) = &r.file_path {
         write!(out, "  {}", clean(f))?;
     }
@@ -56,9 +66,20 @@ pub(crate) fn whole(out: &mut dyn Write, r: &Record) -> io::Result<()> {
     for name in ORDER {
         match value.as_object().unwrap_or(&empty).get(*name) {
             None => {}
-            Some(serde_json::Value::String(s)) if !matches!(*name, "old_value" | "new_value") => writeln!(out, "{name:<21} {}", clean(s))?,
+            Some(serde_json::Value::String(s)) if !matches!(*name, "old_value" | "new_value") => {
+                writeln!(out, "{name:<21} {}", clean(s))?
+            }
             Some(v @ (serde_json::Value::Object(_) | serde_json::Value::Array(_))) => {
-                writeln!(out, "{name:<21} {}", serde_json::to_string_pretty(v).map_err(io::Error::other)?.lines().map(clean).collect::<Vec<_>>().join("\n                      "))?;
+                writeln!(
+                    out,
+                    "{name:<21} {}",
+                    serde_json::to_string_pretty(v)
+                        .map_err(io::Error::other)?
+                        .lines()
+                        .map(clean)
+                        .collect::<Vec<_>>()
+                        .join("\n                      ")
+                )?;
             }
             Some(v) => writeln!(out, "{name:<21} {}", clean(&v.to_string()))?,
         }
@@ -67,6 +88,30 @@ pub(crate) fn whole(out: &mut dyn Write, r: &Record) -> io::Result<()> {
 }
 
 const ORDER: &[&str] = &[
-    "seq", "timestamp", "level", "event", "component", "actor_id", "actor_type", "action", "outcome", "file_path", "old_value", "new_value", "context", "user_agent",
-    "original_output_file", "process_id", "process_name", "trace_id", "span_id", "stack", "record_id", "writer", "writer_seq", "created_at", "prev_hash", "checksum",
+    "seq",
+    "timestamp",
+    "level",
+    "event",
+    "component",
+    "actor_id",
+    "actor_type",
+    "action",
+    "outcome",
+    "file_path",
+    "old_value",
+    "new_value",
+    "context",
+    "user_agent",
+    "original_output_file",
+    "process_id",
+    "process_name",
+    "trace_id",
+    "span_id",
+    "stack",
+    "record_id",
+    "writer",
+    "writer_seq",
+    "created_at",
+    "prev_hash",
+    "checksum",
 ];

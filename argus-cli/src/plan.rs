@@ -13,7 +13,10 @@ pub(crate) fn location(args: &Args) -> Result<Location, Failure> {
     let Some(path) = &args.db else { return Ok(locate(Path::new(""))?) };
     let mut found = locate(path).map_err(Failure::Trail)?;
     if found.redirected {
-        return Err(Failure::Usage(format!("--db {}: the ending tells the store; name a .db, .sqlite, .sqlite3 or .jsonl file", path.display())));
+        return Err(Failure::Usage(format!(
+            "--db {}: the ending tells the store; name a .db, .sqlite, .sqlite3 or .jsonl file",
+            path.display()
+        )));
     }
     found.reason = "--db names it".into();
     Ok(found)
@@ -69,7 +72,11 @@ fn time(text: &str, now: SystemTime) -> Result<SystemTime, Failure> {
     if let Ok(t) = text.parse::<jiff::Timestamp>() {
         return SystemTime::try_from(t).map_err(|_| Failure::Usage(format!("`{text}` lies beyond the clock's range")));
     }
-    let bad = || Failure::Usage(format!("`{text}` is neither an age such as 90s, 15m, 1h, 7d nor an RFC 3339 time such as 2026-11-23T12:00:00Z"));
+    let bad = || {
+        Failure::Usage(format!(
+            "`{text}` is neither an age such as 90s, 15m, 1h, 7d nor an RFC 3339 time such as 2026-11-23T12:00:00Z"
+        ))
+    };
     let span: jiff::Span = text.parse().map_err(|_| bad())?;
     // A day is 24 hours here: an age has no time zone.
     let age = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| bad())?;
@@ -85,7 +92,9 @@ mod tests {
     #[test]
     fn ages_and_times_are_read() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        for (text, age) in [("90s", 90), ("15m", 900), ("1h", 3600), ("7d", 604_800), ("1h 30m", 5400), ("2w", 1_209_600)] {
+        for (text, age) in
+            [("90s", 90), ("15m", 900), ("1h", 3600), ("7d", 604_800), ("1h 30m", 5400), ("2w", 1_209_600)]
+        {
             let want = now.checked_sub(Duration::from_secs(age)).unwrap();
             assert_eq!(time(text, now).unwrap(), want, "{text}");
         }

@@ -71,7 +71,12 @@ pub(crate) fn with_buffers<T>(f: impl FnOnce(&mut Buffers) -> T) -> T {
 }
 
 /// Encodes `event` into `buffers.entry`.
-pub(crate) fn encode(event: &AuditEvent<'_>, rules: &Rules, call: &Call<'_>, buffers: &mut Buffers) -> Result<(), AuditError> {
+pub(crate) fn encode(
+    event: &AuditEvent<'_>,
+    rules: &Rules,
+    call: &Call<'_>,
+    buffers: &mut Buffers,
+) -> Result<(), AuditError> {
     let field = Cell::new("event");
     catch_unwind(AssertUnwindSafe(|| encode_inner(event, rules, call, buffers, &field)))
         .unwrap_or_else(|_| Err(AuditError::Panicked { field: Cow::Borrowed(field.get()) }))
@@ -124,7 +129,14 @@ fn encode_inner(
     w.text(Part::Component, Some(component));
     let start = w.0.len();
     field.set("context");
-    encode_context(event, path.as_ref().filter(|(_, t)| matches!(t, Cow::Owned(_))).map(|(p, _)| *p), rules, w.0, json, call.own)?;
+    encode_context(
+        event,
+        path.as_ref().filter(|(_, t)| matches!(t, Cow::Owned(_))).map(|(p, _)| *p),
+        rules,
+        w.0,
+        json,
+        call.own,
+    )?;
     w.part(Part::Context, start);
     let mut json_len = w.0.len() - start;
     w.text(Part::FilePath, path_text);
@@ -154,7 +166,11 @@ fn encode_inner(
 
 fn json_error(field: String, e: JsonError) -> AuditError {
     match e {
-        JsonError::TooDeep => AuditError::TooLarge { field: field.into(), size: crate::json::MAX_DEPTH + 1, limit: crate::json::MAX_DEPTH },
+        JsonError::TooDeep => AuditError::TooLarge {
+            field: field.into(),
+            size: crate::json::MAX_DEPTH + 1,
+            limit: crate::json::MAX_DEPTH,
+        },
         e => invalid(field, e.to_string()),
     }
 }
@@ -208,7 +224,10 @@ fn encode_context(
 }
 
 /// The configuration's context, made ready.
-pub(crate) fn prepare_context(members: &[(String, serde_json::Value)], redaction: &Redaction) -> Result<Vec<(String, String)>, JsonError> {
+pub(crate) fn prepare_context(
+    members: &[(String, serde_json::Value)],
+    redaction: &Redaction,
+) -> Result<Vec<(String, String)>, JsonError> {
     let mut ready: Vec<(String, String)> = Vec::new();
     for (key, value) in members {
         if key.starts_with(crate::redaction::RESERVED) {

@@ -90,7 +90,8 @@ pub(crate) fn adopt(row: &ForeignRow, now: SystemTime, redaction: &Redaction) ->
             "foreign".into()
         }
     };
-    adopted.process_id = match row.get("process_id").and_then(|p| p.parse().ok()).filter(|p| i64::try_from(*p).is_ok()) {
+    adopted.process_id = match row.get("process_id").and_then(|p| p.parse().ok()).filter(|p| i64::try_from(*p).is_ok())
+    {
         Some(p) => p,
         None => {
             notes.push(("process_id", text("process_id").unwrap_or_default()));
@@ -109,7 +110,9 @@ pub(crate) fn adopt(row: &ForeignRow, now: SystemTime, redaction: &Redaction) ->
     let members = canonical(context, redaction).filter(|c| c.starts_with('{'));
     let mut kept: Vec<(String, String)> = Vec::new();
     match members.as_deref().map(object_members) {
-        Some(Ok(m)) if m.len() < MAX_MEMBERS => kept = m.into_iter().map(|(k, v)| (k.into_owned(), v.to_owned())).collect(),
+        Some(Ok(m)) if m.len() < MAX_MEMBERS => {
+            kept = m.into_iter().map(|(k, v)| (k.into_owned(), v.to_owned())).collect()
+        }
         _ if context.is_empty() => {}
         _ => notes.push(("context", context.into())),
     }

@@ -145,5 +145,9 @@ const FIXED: usize = 1_100;
 pub(crate) fn upper_bound<'a>(texts: impl Iterator<Item = &'a str> + Clone, json: usize) -> usize {
     let raw: usize = texts.clone().map(str::len).sum();
     let pessimistic = FIXED + raw * 6 + json;
-    if pessimistic <= crate::accept::MAX_RECORD { pessimistic } else { FIXED + json + texts.map(escaped_len).sum::<usize>() }
+    if pessimistic <= crate::accept::MAX_RECORD {
+        pessimistic
+    } else {
+        FIXED + json + texts.map(escaped_len).sum::<usize>()
+    }
 }

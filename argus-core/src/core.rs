@@ -106,7 +106,11 @@ impl Core {
     fn mint(&self, now: SystemTime, writer_seq: u64) -> RecordId {
         let ms = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis());
         let random = self.id_seed.wrapping_add(u128::from(writer_seq));
-        let id = (ms & 0xffff_ffff_ffff) << 80 | 7 << 76 | (random >> 64 & 0xfff) << 64 | 2 << 62 | (random & 0x3fff_ffff_ffff_ffff);
+        let id = (ms & 0xffff_ffff_ffff) << 80
+            | 7 << 76
+            | (random >> 64 & 0xfff) << 64
+            | 2 << 62
+            | (random & 0x3fff_ffff_ffff_ffff);
         RecordId(id.to_be_bytes())
     }
 
@@ -122,7 +126,12 @@ impl Core {
         self.filtered.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn submit(&self, event: &AuditEvent<'_>, carrier: &Carrier<'_>, ack: bool) -> Result<Option<(RecordId, Option<Pending>)>, AuditError> {
+    pub(crate) fn submit(
+        &self,
+        event: &AuditEvent<'_>,
+        carrier: &Carrier<'_>,
+        ack: bool,
+    ) -> Result<Option<(RecordId, Option<Pending>)>, AuditError> {
         if !self.enabled(event.level) {
             self.filtered.fetch_add(1, Ordering::Relaxed);
             return Ok(None);
@@ -143,7 +152,12 @@ impl Core {
         }
     }
 
-    fn accept(&self, event: &AuditEvent<'_>, carrier: &Carrier<'_>, ack: bool) -> Result<(RecordId, Option<Pending>), AuditError> {
+    fn accept(
+        &self,
+        event: &AuditEvent<'_>,
+        carrier: &Carrier<'_>,
+        ack: bool,
+    ) -> Result<(RecordId, Option<Pending>), AuditError> {
         let now = self.config.clock.now();
         let hook;
         let trace = match (event.trace, carrier.trace) {
@@ -169,7 +183,13 @@ impl Core {
     }
 
     /// The critical section: room, number, copy, publish.
-    fn enqueue(&self, bytes: &mut [u8], now: SystemTime, caller: Caller, ack: bool) -> Result<(RecordId, Option<Pending>), AuditError> {
+    fn enqueue(
+        &self,
+        bytes: &mut [u8],
+        now: SystemTime,
+        caller: Caller,
+        ack: bool,
+    ) -> Result<(RecordId, Option<Pending>), AuditError> {
         // A completer is made before the lock, since making it allocates; its id follows.
         let mut deadline: Option<Instant> = None;
         let mut state = self.lock();
@@ -193,7 +213,8 @@ impl Core {
                         (Overflow::Block { timeout }, Caller::Direct) => timeout,
                         (Overflow::Block { timeout }, Caller::Relay { max_wait }) => timeout.min(max_wait),
                     };
-                    let until = *deadline.get_or_insert_with(|| Instant::now() + patience.min(Duration::from_secs(86_400)));
+                    let until =
+                        *deadline.get_or_insert_with(|| Instant::now() + patience.min(Duration::from_secs(86_400)));
                     let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else {
                         return Err(full);
                     };
@@ -288,7 +309,11 @@ impl Core {
         }
         if thread::is_argus() {
             // Waiting here would be waiting for ourselves; the writer closes by itself.
-            return CloseReport { already_closed, error: (!state.closed).then_some(AuditError::OnArgusThread), ..state.report.clone() };
+            return CloseReport {
+                already_closed,
+                error: (!state.closed).then_some(AuditError::OnArgusThread),
+                ..state.report.clone()
+            };
         }
         while !state.closed {
             let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else { break };
@@ -322,7 +347,12 @@ impl Core {
 }
 
 /// Numbers and encodes a record that Argus makes of itself. Called by the writer, which has emptied the queue under the same lock, so order holds.
-pub(crate) fn own_entry(core: &Arc<Core>, state: &mut State, event: &AuditEvent<'_>, out: &mut Vec<u8>) -> Result<(), AuditError> {
+pub(crate) fn own_entry(
+    core: &Arc<Core>,
+    state: &mut State,
+    event: &AuditEvent<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), AuditError> {
     let now = core.config.clock.now();
     let call = Call { now, trace: None, observers: Default::default(), own: true };
     accept::with_buffers(|buffers| {

@@ -65,7 +65,14 @@ impl<'b> EntryWriter<'b> {
         Self(buf)
     }
 
-    pub(crate) fn head(&mut self, level: Level, actor: Option<ActorType>, outcome: Option<Outcome>, secs: i64, nanos: u32) {
+    pub(crate) fn head(
+        &mut self,
+        level: Level,
+        actor: Option<ActorType>,
+        outcome: Option<Outcome>,
+        secs: i64,
+        nanos: u32,
+    ) {
         put(self.0, SECS, secs.to_le_bytes());
         put(self.0, NANOS, nanos.to_le_bytes());
         put(self.0, LEVEL, [level as u8]);

@@ -61,20 +61,32 @@ impl fmt::Display for AuditError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AuditError::Closed => f.write_str("the audit trail is closed; open a new logger to record more"),
-            AuditError::Filtered => f.write_str("the event is below the trail's min_level, so there is no record to wait for"),
+            AuditError::Filtered => {
+                f.write_str("the event is below the trail's min_level, so there is no record to wait for")
+            }
             AuditError::Full { queued, limit } => {
-                write!(f, "the audit queue is full ({queued} of {limit} bytes); raise queue_bytes, or see health() for what holds the store up")
+                write!(
+                    f,
+                    "the audit queue is full ({queued} of {limit} bytes); raise queue_bytes, or see health() for what holds the store up"
+                )
             }
             AuditError::Timeout => f.write_str("the time given ran out; what was accepted stays accepted"),
             AuditError::Unsupported => f.write_str("this audit sink cannot do that"),
             AuditError::Invalid { field, reason } => write!(f, "audit field `{field}`: {reason}"),
             AuditError::TooLarge { field, size, limit } => {
-                write!(f, "audit field `{field}` is too large: {size}, the cap is {limit}; shorten it or store it elsewhere and record its hash")
+                write!(
+                    f,
+                    "audit field `{field}` is too large: {size}, the cap is {limit}; shorten it or store it elsewhere and record its hash"
+                )
             }
             AuditError::Panicked { field } => write!(f, "audit field `{field}`: its Serialize implementation panicked"),
-            AuditError::OnArgusThread => f.write_str("called from an observer or callback on Argus's own thread, where waiting would never end"),
+            AuditError::OnArgusThread => {
+                f.write_str("called from an observer or callback on Argus's own thread, where waiting would never end")
+            }
             AuditError::TooManyObservers => f.write_str("64 observers are subscribed already; unsubscribe one first"),
-            AuditError::Lost => f.write_str("the record was accepted and then lost; health() and an audit_gap record say why"),
+            AuditError::Lost => {
+                f.write_str("the record was accepted and then lost; health() and an audit_gap record say why")
+            }
             AuditError::Store(e) => write!(f, "the audit store failed: {e}"),
         }
     }
@@ -167,7 +179,9 @@ impl TrailError {
         use std::io::ErrorKind as K;
         let (kind, help) = match e.kind() {
             K::NotFound => (ErrorKind::NotFound, "check the path"),
-            K::PermissionDenied => (ErrorKind::PermissionDenied, "check owner and mode of the file and of its directory"),
+            K::PermissionDenied => {
+                (ErrorKind::PermissionDenied, "check owner and mode of the file and of its directory")
+            }
             K::StorageFull | K::QuotaExceeded => (ErrorKind::DiskFull, "free some space"),
             K::ReadOnlyFilesystem => (ErrorKind::ReadOnly, "the file system is mounted read-only"),
             _ => (ErrorKind::Io, ""),

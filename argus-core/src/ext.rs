@@ -135,7 +135,8 @@ impl<S: AuditSink> AuditScope<S> {
         self.done = true;
         let Some(intent) = self.intent else { return Ok(None) };
         let mut id = [0; 36];
-        let mut event = AuditEvent::new(self.level, &self.event).outcome(outcome).with("argus.intent", intent.encode(&mut id));
+        let mut event =
+            AuditEvent::new(self.level, &self.event).outcome(outcome).with("argus.intent", intent.encode(&mut id));
         if let Some(c) = &self.component {
             event = event.component(c);
         }

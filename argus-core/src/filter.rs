@@ -126,7 +126,10 @@ impl Filter {
             && same(self.component.as_ref(), Some(&r.component))
             && self.app.as_ref().is_none_or(|a| a == service || *a == r.original_output_file)
             && same(self.file.as_ref(), r.file_path.as_deref())
-            && self.file_prefix.as_ref().is_none_or(|p| r.file_path.as_deref().is_some_and(|f| f.starts_with(p.as_str())))
+            && self
+                .file_prefix
+                .as_ref()
+                .is_none_or(|p| r.file_path.as_deref().is_some_and(|f| f.starts_with(p.as_str())))
             && self.pid.is_none_or(|p| r.process_id == p)
             && same(self.actor.as_ref(), r.actor_id.as_deref())
             && self.trace.as_ref().is_none_or(|t| r.trace_id.is_some_and(|id| hex(&id) == *t))
@@ -137,7 +140,8 @@ impl Filter {
         let serde_json::Value::Object(members) = r.context.to_value() else { return false };
         self.context.iter().all(|(key, wanted)| {
             members.get(key).is_some_and(|got| {
-                got == wanted || matches!((wanted, got), (serde_json::Value::String(w), g) if !g.is_string() && g.to_string() == *w)
+                // `--context port=8080` finds the number as well as the text.
+                got == wanted || (!got.is_string() && wanted.as_str().is_some_and(|w| got.to_string().as_str() == w))
             })
         })
     }

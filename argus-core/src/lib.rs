@@ -35,7 +35,6 @@ mod verify;
 #[cfg(feature = "watch")]
 mod watch;
 
-
 mod writer;
 
 #[cfg(any(test, feature = "test-util"))]
@@ -57,8 +56,8 @@ pub use reader::{AuditReader, Query, Stats, Tail};
 pub use record::{Json, Record};
 pub use redaction::Redaction;
 pub use sink::{
-    AuditSink, Caller, Carrier, CloseReport, CommitObserver, Interest, LossReason, ObserverId, ObserverSet, OwnedTraceContext,
-    Receipt, State, Trace, TraceContext,
+    AuditSink, Caller, Carrier, CloseReport, CommitObserver, Interest, LossReason, ObserverId, ObserverSet,
+    OwnedTraceContext, Receipt, State, Trace, TraceContext,
 };
 #[cfg(any(test, feature = "test-util"))]
 pub use store::memory::MemoryTrail;
@@ -66,4 +65,7 @@ pub use time::format_timestamp;
 pub use value::{EncodeJson, Value};
 pub use verify::{Assurance, Code, Finding, VerifyReport};
 #[cfg(feature = "watch")]
-pub use watch::{ChangeEvent, ChangeKind, WatchError, WatchErrorKind, Watcher, WatcherConfig, universal_config_watcher, universal_config_watcher_with_config};
+pub use watch::{
+    ChangeEvent, ChangeKind, WatchError, WatchErrorKind, Watcher, WatcherConfig, universal_config_watcher,
+    universal_config_watcher_with_config,
+};

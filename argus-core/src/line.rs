@@ -17,8 +17,26 @@ pub(crate) struct Line<'a> {
 }
 
 const TEXTS: [&str; 20] = [
-    "timestamp", "level", "event", "component", "original_output_file", "file_path", "user_agent", "process_name", "actor_id", "actor_type", "action", "outcome",
-    "trace_id", "span_id", "stack", "record_id", "writer", "created_at", "prev_hash", "checksum",
+    "timestamp",
+    "level",
+    "event",
+    "component",
+    "original_output_file",
+    "file_path",
+    "user_agent",
+    "process_name",
+    "actor_id",
+    "actor_type",
+    "action",
+    "outcome",
+    "trace_id",
+    "span_id",
+    "stack",
+    "record_id",
+    "writer",
+    "created_at",
+    "prev_hash",
+    "checksum",
 ];
 /// Of `TEXTS`, those that every line has.
 const REQUIRED: [usize; 10] = [0, 1, 2, 3, 4, 7, 15, 16, 17, 19];
@@ -32,7 +50,10 @@ impl<'a> Line<'a> {
         let mut numbers = 0;
         for (name, raw) in object_members(text).map_err(|e| e.to_string())? {
             if let Some(i) = TEXTS.iter().position(|t| *t == name) {
-                let inside = raw.strip_prefix('"').and_then(|r| r.strip_suffix('"')).ok_or_else(|| format!("`{name}` is not text"))?;
+                let inside = raw
+                    .strip_prefix('"')
+                    .and_then(|r| r.strip_suffix('"'))
+                    .ok_or_else(|| format!("`{name}` is not text"))?;
                 let text = unescape(inside);
                 // Absent is the only form of empty, except where the record always has the field.
                 if text.is_empty() && !REQUIRED.contains(&i) {
@@ -42,7 +63,11 @@ impl<'a> Line<'a> {
             } else if let Some(i) = JSON.iter().position(|t| *t == name) {
                 line.json[i] = Some(raw);
             } else if let Some(i) = NUMBERS.iter().position(|t| *t == name) {
-                line.numbers[i] = raw.parse().ok().filter(|n: &u64| n.to_string() == raw && i64::try_from(*n).is_ok()).ok_or_else(|| format!("`{name}` is no whole number"))?;
+                line.numbers[i] = raw
+                    .parse()
+                    .ok()
+                    .filter(|n: &u64| n.to_string() == raw && i64::try_from(*n).is_ok())
+                    .ok_or_else(|| format!("`{name}` is no whole number"))?;
                 numbers += 1;
             } else {
                 return Err(format!("`{name}` is no field of a record"));

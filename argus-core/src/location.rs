@@ -39,7 +39,12 @@ pub fn locate(output_file: &Path) -> Result<Location, TrailError> {
 
 pub(crate) fn locate_with(output_file: &Path, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Location, TrailError> {
     if let Some(backend) = backend_of(output_file) {
-        return Ok(Location { path: output_file.into(), backend, reason: "output_file names it".into(), redirected: false });
+        return Ok(Location {
+            path: output_file.into(),
+            backend,
+            reason: "output_file names it".into(),
+            redirected: false,
+        });
     }
     let dir = |name: &str, below: &str| {
         let base = PathBuf::from(env(name).filter(|v| !v.is_empty())?);
@@ -52,8 +57,11 @@ pub(crate) fn locate_with(output_file: &Path, env: &dyn Fn(&str) -> Option<OsStr
             .or_else(|| dir("HOME", ".local/share/argus/audit.db"))
             .or_else(|| dir("STATE_DIRECTORY", "audit.db"))
             .ok_or_else(|| {
-                TrailError::new(ErrorKind::NoLocation, "there is no place for the audit database: XDG_DATA_HOME, HOME and STATE_DIRECTORY are unset")
-                    .help("set ARGUS_AUDIT_DB to a file such as /var/lib/myservice/audit.db")
+                TrailError::new(
+                    ErrorKind::NoLocation,
+                    "there is no place for the audit database: XDG_DATA_HOME, HOME and STATE_DIRECTORY are unset",
+                )
+                .help("set ARGUS_AUDIT_DB to a file such as /var/lib/myservice/audit.db")
             })?,
     };
     let backend = backend_of(&path).unwrap_or(Backend::Sqlite);
@@ -82,7 +90,10 @@ mod tests {
         assert_eq!(at("/x/a.sqlite3", &[]).unwrap().path, Path::new("/x/a.sqlite3"));
         let all = [("ARGUS_AUDIT_DB", "/e/t.db"), ("XDG_DATA_HOME", "/d"), ("HOME", "/h"), ("STATE_DIRECTORY", "/s")];
         let paths: Vec<_> = (0..4).map(|n| at("", &all[n..]).unwrap().path).collect();
-        assert_eq!(paths, ["/e/t.db", "/d/argus/audit.db", "/h/.local/share/argus/audit.db", "/s/audit.db"].map(PathBuf::from));
+        assert_eq!(
+            paths,
+            ["/e/t.db", "/d/argus/audit.db", "/h/.local/share/argus/audit.db", "/s/audit.db"].map(PathBuf::from)
+        );
         let e = at("", &[]).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::NoLocation);
         assert!(e.to_string().contains("ARGUS_AUDIT_DB"));

@@ -71,13 +71,19 @@ impl AuditLogger {
             let (location, name) = (location.clone(), service.name.clone());
             move || -> Result<Box<dyn Store>, TrailError> {
                 match location.backend {
-                    Backend::Jsonl => Ok(Box::new(crate::store::jsonl::JsonlStore::open(&location.path, access, writer)?)),
+                    Backend::Jsonl => {
+                        Ok(Box::new(crate::store::jsonl::JsonlStore::open(&location.path, access, writer)?))
+                    }
                     #[cfg(feature = "sqlite")]
-                    Backend::Sqlite => Ok(Box::new(crate::store::sqlite::SqliteStore::open(&location.path, access, writer, &name)?)),
+                    Backend::Sqlite => {
+                        Ok(Box::new(crate::store::sqlite::SqliteStore::open(&location.path, access, writer, &name)?))
+                    }
                     #[cfg(not(feature = "sqlite"))]
                     Backend::Sqlite => {
                         let _ = &name;
-                        Err(TrailError::new(ErrorKind::Config, "this build of argus-core has no SQLite").at(&location.path).help("enable its feature `sqlite`, or name a .jsonl file"))
+                        Err(TrailError::new(ErrorKind::Config, "this build of argus-core has no SQLite")
+                            .at(&location.path)
+                            .help("enable its feature `sqlite`, or name a .jsonl file"))
                     }
                 }
             }
@@ -90,7 +96,10 @@ impl AuditLogger {
     /// # Errors
     /// The configuration is impossible, or the store was told to fail.
     #[cfg(any(test, feature = "test-util"))]
-    pub fn open_in_memory(config: AuditConfig, trail: &crate::store::memory::MemoryTrail) -> Result<AuditLogger, OpenError> {
+    pub fn open_in_memory(
+        config: AuditConfig,
+        trail: &crate::store::memory::MemoryTrail,
+    ) -> Result<AuditLogger, OpenError> {
         let service = Service::of(&config);
         let store = Box::new(crate::store::memory::MemoryStore::new(trail.clone()));
         Self::start(config, WriterId::random(), &service, None, Box::new(move || Ok(store)))
@@ -111,10 +120,13 @@ impl AuditLogger {
         let context = accept::prepare_context(&config.context, &config.redaction)
             .map_err(|e| TrailError::new(ErrorKind::Config, "the configured context cannot be recorded").because(e))?;
         if config.component.is_empty() || config.component.contains('\0') {
-            return Err(TrailError::new(ErrorKind::Config, "the configured component is empty or holds NUL").help("leave it out for `argus`"));
+            return Err(TrailError::new(ErrorKind::Config, "the configured component is empty or holds NUL")
+                .help("leave it out for `argus`"));
         }
-        let constant = crate::json::escaped_len(&identity.original_output_file) + crate::json::escaped_len(&identity.process_name);
-        let rules = Rules { component: config.component.clone(), context, redaction: config.redaction.clone(), constant };
+        let constant =
+            crate::json::escaped_len(&identity.original_output_file) + crate::json::escaped_len(&identity.process_name);
+        let rules =
+            Rules { component: config.component.clone(), context, redaction: config.redaction.clone(), constant };
         let redirected = location.as_ref().is_some_and(|l| l.redirected);
         let core = Arc::new(Core::new(config, rules, writer));
 
@@ -123,7 +135,10 @@ impl AuditLogger {
         let executable = std::env::current_exe().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
         let place = location.as_ref().map_or("memory".into(), |l| l.path.to_string_lossy().into_owned());
         let reason = location.as_ref().map_or("in memory, for tests".into(), |l| match redirected {
-            true => format!("output_file names no trail (.db, .sqlite, .sqlite3, .jsonl), so the unified database was taken: {}", l.reason),
+            true => format!(
+                "output_file names no trail (.db, .sqlite, .sqlite3, .jsonl), so the unified database was taken: {}",
+                l.reason
+            ),
             false => l.reason.clone(),
         });
         let (version, instance) = (service.version.clone(), service.instance.clone());
@@ -170,7 +185,9 @@ impl AuditLogger {
                 }
             }),
         )?;
-        let opened = told.recv().unwrap_or_else(|_| Err(TrailError::new(ErrorKind::Io, "the trail's thread died while opening")));
+        let opened = told
+            .recv()
+            .unwrap_or_else(|_| Err(TrailError::new(ErrorKind::Io, "the trail's thread died while opening")));
         if let Err(e) = opened {
             core.lock().closed = true;
             core.observers.end();
@@ -180,7 +197,11 @@ impl AuditLogger {
         if redirected {
             core.observers.error(AuditError::Invalid {
                 field: "output_file".into(),
-                reason: format!("`{}` names no trail, so records go to the unified database", core.config.output_file.display()).into(),
+                reason: format!(
+                    "`{}` names no trail, so records go to the unified database",
+                    core.config.output_file.display()
+                )
+                .into(),
             });
         }
         Ok(AuditLogger(Arc::new(Handle { core, location })))
@@ -206,11 +227,13 @@ impl AuditLogger {
     /// # Errors
     /// The trail cannot be read, or could not be flushed within 5 s.
     pub fn reader(&self) -> Result<AuditReader, TrailError> {
-        let location = self.location().ok_or_else(|| TrailError::new(ErrorKind::NotFound, "auditing is off, or in memory: there is no file to read"))?;
-        if let Err(e) = self.flush(DROP_WAIT) {
-            if !self.health().closed {
-                return Err(TrailError::new(ErrorKind::Busy, "the trail could not be flushed before reading").because(e));
-            }
+        let location = self.location().ok_or_else(|| {
+            TrailError::new(ErrorKind::NotFound, "auditing is off, or in memory: there is no file to read")
+        })?;
+        if let Err(e) = self.flush(DROP_WAIT)
+            && !self.health().closed
+        {
+            return Err(TrailError::new(ErrorKind::Busy, "the trail could not be flushed before reading").because(e));
         }
         AuditReader::open(&location.path)
     }
@@ -260,7 +283,10 @@ impl AuditSink for AuditLogger {
 
 impl fmt::Debug for AuditLogger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuditLogger").field("location", &self.0.location).field("writer", &self.0.core.writer).finish_non_exhaustive()
+        f.debug_struct("AuditLogger")
+            .field("location", &self.0.location)
+            .field("writer", &self.0.core.writer)
+            .finish_non_exhaustive()
     }
 }
 
@@ -275,10 +301,15 @@ impl Service {
     fn of(config: &AuditConfig) -> Self {
         let attributes = std::env::var("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
         let attribute = |key: &str| {
-            attributes.split(',').filter_map(|kv| kv.split_once('=')).find(|(k, _)| k.trim() == key).map(|(_, v)| v.trim().to_owned())
+            attributes
+                .split(',')
+                .filter_map(|kv| kv.split_once('='))
+                .find(|(k, _)| k.trim() == key)
+                .map(|(_, v)| v.trim().to_owned())
         };
         let env = std::env::var("OTEL_SERVICE_NAME").ok().filter(|v| !v.is_empty());
-        let name = config.service_name.clone().or(env).or_else(|| attribute("service.name")).unwrap_or_else(process_name);
+        let name =
+            config.service_name.clone().or(env).or_else(|| attribute("service.name")).unwrap_or_else(process_name);
         let version = config.service_version.clone().or_else(|| attribute("service.version")).filter(|v| !v.is_empty());
         let instance = config.service_instance.clone().or_else(|| attribute("service.instance.id"));
         Service { name: name.replace('\0', "\u{fffd}"), version, instance }
@@ -289,5 +320,10 @@ impl Service {
 fn process_name() -> String {
     let exe = std::env::current_exe().ok();
     let arg = std::env::args_os().next().map(std::path::PathBuf::from);
-    exe.or(arg).as_deref().and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned()).filter(|n| !n.is_empty()).unwrap_or_else(|| "unknown".into())
+    exe.or(arg)
+        .as_deref()
+        .and_then(Path::file_name)
+        .map(|n| n.to_string_lossy().into_owned())
+        .filter(|n| !n.is_empty())
+        .unwrap_or_else(|| "unknown".into())
 }

@@ -111,11 +111,11 @@ impl Observers {
         }
         if inner.queue.len() >= BOUND {
             inner.missed += 1;
-            if let Some(Message::Missed(set, n)) = inner.queue.back_mut() {
-                if set.0 == to.0 {
-                    *n += 1;
-                    return;
-                }
+            if let Some(Message::Missed(set, n)) = inner.queue.back_mut()
+                && set.0 == to.0
+            {
+                *n += 1;
+                return;
             }
             if inner.queue.len() < BOUND + MOST {
                 inner.queue.push_back(Message::Missed(to, 1));

@@ -77,7 +77,11 @@ impl Pending {
         let slot = if timeout == Duration::MAX {
             self.shared.done.wait_while(slot, |s| s.outcome.is_none()).unwrap_or_else(|e| e.into_inner())
         } else {
-            self.shared.done.wait_timeout_while(slot, timeout, |s| s.outcome.is_none()).unwrap_or_else(|e| e.into_inner()).0
+            self.shared
+                .done
+                .wait_timeout_while(slot, timeout, |s| s.outcome.is_none())
+                .unwrap_or_else(|e| e.into_inner())
+                .0
         };
         slot.outcome.clone().unwrap_or(Err(AuditError::Timeout))
     }

@@ -8,8 +8,26 @@ pub(crate) const MARKER: &str = r#"{"$argus.redacted":"key"}"#;
 /// Words whose values are secrets. A key matches if its last word, or its last two or three words joined, is in the list:
 /// `db_password`, `clientSecret` and `X-Api-Key` do, `password_policy` and `max_tokens` do not.
 const DEFAULT: &[&str] = &[
-    "password", "passwd", "pwd", "passphrase", "passwords", "secret", "secrets", "token", "apikey", "privatekey", "secretkey", "accesskey",
-    "secretaccesskey", "signingkey", "encryptionkey", "credential", "credentials", "authorization", "cookie", "connectionstring",
+    "password",
+    "passwd",
+    "pwd",
+    "passphrase",
+    "passwords",
+    "secret",
+    "secrets",
+    "token",
+    "apikey",
+    "privatekey",
+    "secretkey",
+    "accesskey",
+    "secretaccesskey",
+    "signingkey",
+    "encryptionkey",
+    "credential",
+    "credentials",
+    "authorization",
+    "cookie",
+    "connectionstring",
 ];
 
 /// Which keys' values are withheld. On by default, with a small list; [`Redaction::none`] switches it off.
@@ -104,7 +122,17 @@ mod tests {
     #[test]
     fn whole_words_at_the_end_match() {
         let r = Redaction::default();
-        for k in ["password", "DB_PASSWORD", "clientSecret", "X-Api-Key", "aws.secret_access_key", "password2", "Authorization", "/db/password", "apiKey"] {
+        for k in [
+            "password",
+            "DB_PASSWORD",
+            "clientSecret",
+            "X-Api-Key",
+            "aws.secret_access_key",
+            "password2",
+            "Authorization",
+            "/db/password",
+            "apiKey",
+        ] {
             assert!(r.hides(k), "{k}");
         }
         for k in ["user", "password_policy", "max_tokens", "tokenizer", "secretary", "key", "compass", "monkey", ""] {

@@ -45,7 +45,13 @@ pub struct OwnedTraceContext {
 impl OwnedTraceContext {
     /// The borrowed form.
     pub fn as_context(&self) -> TraceContext<'_> {
-        TraceContext { trace_id: self.trace_id, span_id: self.span_id, flags: self.flags, remote: self.remote, trace_state: &self.trace_state }
+        TraceContext {
+            trace_id: self.trace_id,
+            span_id: self.span_id,
+            flags: self.flags,
+            remote: self.remote,
+            trace_state: &self.trace_state,
+        }
     }
 }
 

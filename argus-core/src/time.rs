@@ -62,7 +62,9 @@ pub(crate) fn created_at(t: SystemTime) -> String {
 pub(crate) fn is_created_at(s: &str) -> bool {
     s.len() == 19
         && s.as_bytes().get(10) == Some(&b' ')
-        && format!("{}Z", s.replacen(' ', "T", 1)).parse::<Timestamp>().is_ok_and(|t| created_at(UNIX_EPOCH + Duration::from_secs(u64::try_from(t.as_second()).unwrap_or(0))) == s)
+        && format!("{}Z", s.replacen(' ', "T", 1))
+            .parse::<Timestamp>()
+            .is_ok_and(|t| created_at(UNIX_EPOCH + Duration::from_secs(u64::try_from(t.as_second()).unwrap_or(0))) == s)
 }
 
 #[cfg(test)]
@@ -80,6 +82,10 @@ mod tests {
         let old = UNIX_EPOCH - Duration::new(1, 1);
         assert_eq!(format_timestamp(old), "1969-12-31T23:59:58.999999999Z");
         assert_eq!(parse_exact("1969-12-31T23:59:58.999999999Z"), Some(old));
-        assert!(is_created_at(&created_at(t)) && !is_created_at("2026-13-01 00:00:00") && !is_created_at("2026-11-18T11:06:40"));
+        assert!(
+            is_created_at(&created_at(t))
+                && !is_created_at("2026-13-01 00:00:00")
+                && !is_created_at("2026-11-18T11:06:40")
+        );
     }
 }

@@ -154,7 +154,13 @@ impl fmt::Display for VerifyReport {
             }
             write!(f, ", assurance {}", self.assurance.as_str())?;
         } else {
-            write!(f, "tampered: {} finding{} in {} records", self.findings_total, if self.findings_total == 1 { "" } else { "s" }, self.records)?;
+            write!(
+                f,
+                "tampered: {} finding{} in {} records",
+                self.findings_total,
+                if self.findings_total == 1 { "" } else { "s" },
+                self.records
+            )?;
             for finding in &self.findings {
                 write!(f, "\ntampered: {finding}")?;
             }
@@ -197,10 +203,21 @@ struct Walk {
 }
 
 impl Walk {
-    fn find(&mut self, seq: Option<RangeInclusive<u64>>, code: Code, record_id: Option<&str>, detail: impl Into<String>) {
+    fn find(
+        &mut self,
+        seq: Option<RangeInclusive<u64>>,
+        code: Code,
+        record_id: Option<&str>,
+        detail: impl Into<String>,
+    ) {
         self.report.findings_total += 1;
         if self.report.findings.len() < LISTED {
-            self.report.findings.push(Finding { seq, code, record_id: record_id.map(Into::into), detail: detail.into() });
+            self.report.findings.push(Finding {
+                seq,
+                code,
+                record_id: record_id.map(Into::into),
+                detail: detail.into(),
+            });
         }
     }
 
@@ -236,9 +253,18 @@ impl Walk {
             if computed != sum {
                 self.find(Some(seq..=seq), Code::Content, id, "the record is not what its checksum was made of");
             }
-            let follows = if first { f.prev_hash.is_none() } else { self.prev.is_none() || f.prev_hash == self.prev.as_deref() };
+            let follows =
+                if first { f.prev_hash.is_none() } else { self.prev.is_none() || f.prev_hash == self.prev.as_deref() };
             if in_order && !follows {
-                self.find(Some(before..=seq), Code::Link, id, format!("record {seq} does not follow from record {}: one of the two was changed", seq.saturating_sub(1)));
+                self.find(
+                    Some(before..=seq),
+                    Code::Link,
+                    id,
+                    format!(
+                        "record {seq} does not follow from record {}: one of the two was changed",
+                        seq.saturating_sub(1)
+                    ),
+                );
             }
         } else if computed != sum && in_order {
             let detail = if first {
@@ -305,7 +331,9 @@ impl Walk {
         if f.event == "audit_gap" && f.component == "argus" {
             let v: serde_json::Value = serde_json::from_str(f.context).unwrap_or_default();
             let number = |k: &str| v.get(k).and_then(serde_json::Value::as_u64);
-            if let (Some(writer), Some(a), Some(b)) = (v.get("writer").and_then(|w| w.as_str()), number("first"), number("last")) {
+            if let (Some(writer), Some(a), Some(b)) =
+                (v.get("writer").and_then(|w| w.as_str()), number("first"), number("last"))
+            {
                 let gaps = &mut self.writers.entry(writer.into()).or_default().gaps;
                 if gaps.len() < HOLES {
                     gaps.push((a, b));
@@ -323,7 +351,12 @@ impl Walk {
         for (name, w) in &writers {
             for (a, b, seq) in &w.holes {
                 if !w.gaps.contains(&(*a, *b)) {
-                    self.find(Some(*seq..=*seq), Code::WriterGap, None, format!("numbers {a}..={b} of writer {name} are missing, and no audit_gap record covers them"));
+                    self.find(
+                        Some(*seq..=*seq),
+                        Code::WriterGap,
+                        None,
+                        format!("numbers {a}..={b} of writer {name} are missing, and no audit_gap record covers them"),
+                    );
                 }
             }
             if !w.closed && about.log_id.as_deref() != Some(name) && w.last > 0 {
@@ -336,7 +369,10 @@ impl Walk {
                 let (last, closed) = seen.map_or((0, false), |w| (w.last, w.closed));
                 let mut differs = String::new();
                 if row.last_seq != last {
-                    differs = format!("last_seq is {}, the records end at {last}: records were removed, or the table was changed", row.last_seq);
+                    differs = format!(
+                        "last_seq is {}, the records end at {last}: records were removed, or the table was changed",
+                        row.last_seq
+                    );
                 } else if !row.is_log && row.closed != closed {
                     differs = format!("closed is {}, the records say {closed}", row.closed);
                 } else if !row.is_log && seen.is_some_and(|w| w.last > 0 && w.service != row.service_name) {
@@ -350,10 +386,15 @@ impl Walk {
                 self.find(None, Code::Writers, None, format!("writer {name} has records and no row in `writers`"));
             }
         }
-        if let Some((first, _)) = self.report.seq {
-            if first != about.first_seq {
-                self.find(Some(about.first_seq..=first.saturating_sub(1).max(about.first_seq)), Code::Gap, None, "the log's first records are missing");
-            }
+        if let Some((first, _)) = self.report.seq
+            && first != about.first_seq
+        {
+            self.find(
+                Some(about.first_seq..=first.saturating_sub(1).max(about.first_seq)),
+                Code::Gap,
+                None,
+                "the log's first records are missing",
+            );
         }
         self.report.head = self.prev.clone();
         self.report.foreign_waiting = about.foreign_waiting;
@@ -382,13 +423,14 @@ pub(crate) fn verify(source: &dyn Source) -> Result<VerifyReport, TrailError> {
         let last = walk.report.seq.map_or(0, |s| s.1);
         let before = walk.report.records;
         source.walk(last, &mut |item| {
-            if before == 0 && walk.report.records == 0 && walk.own_prev {
-                if let Item::Row(f, _) = &item {
-                    if f.event != "audit_segment" || f.seq != 1 {
-                        let seq = f.seq;
-                        walk.find(Some(seq..=seq), Code::Format, None, "the log does not begin with audit_segment, seq 1");
-                    }
-                }
+            if before == 0
+                && walk.report.records == 0
+                && walk.own_prev
+                && let Item::Row(f, _) = &item
+                && (f.event != "audit_segment" || f.seq != 1)
+            {
+                let seq = f.seq;
+                walk.find(Some(seq..=seq), Code::Format, None, "the log does not begin with audit_segment, seq 1");
             }
             walk.item(item);
             true

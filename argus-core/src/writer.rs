@@ -53,8 +53,9 @@ impl Writer {
     pub(crate) fn open(&mut self, event: &AuditEvent<'_>) -> Result<(), TrailError> {
         let mut chunk = Vec::new();
         let core = self.core.clone();
-        own_entry(&core, &mut core.lock(), event, &mut chunk)
-            .map_err(|e| TrailError::new(crate::error::ErrorKind::Config, "the audit_open record cannot be made").because(e))?;
+        own_entry(&core, &mut core.lock(), event, &mut chunk).map_err(|e| {
+            TrailError::new(crate::error::ErrorKind::Config, "the audit_open record cannot be made").because(e)
+        })?;
         self.transact(&[chunk.as_slice()], false)?;
         self.acknowledge(&[chunk]);
         Ok(())
@@ -100,7 +101,10 @@ impl Writer {
         }
         if config.commit_delay > Duration::ZERO {
             let until = Instant::now() + config.commit_delay;
-            while state.closing.is_none() && state.hurry == 0 && (state.last_seq - state.done_seq) < config.buffer_size as u64 {
+            while state.closing.is_none()
+                && state.hurry == 0
+                && (state.last_seq - state.done_seq) < config.buffer_size as u64
+            {
                 let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else { break };
                 state.sleeping = state.queue.is_empty();
                 state = core.work.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
@@ -215,7 +219,9 @@ impl Writer {
         let mut timestamp = String::with_capacity(30);
         time::write_rfc3339(secs, nanos, &mut timestamp);
         let (trace_id, span_id) = match entry.trace() {
-            Trace::Parent(t) => (Some(crate::id::hex_into(&t.trace_id, &mut trace)), Some(crate::id::hex_into(&t.span_id, &mut span))),
+            Trace::Parent(t) => {
+                (Some(crate::id::hex_into(&t.trace_id, &mut trace)), Some(crate::id::hex_into(&t.span_id, &mut span)))
+            }
             _ => (None, None),
         };
         let writer = std::mem::take(&mut self.writer);
@@ -251,7 +257,15 @@ impl Writer {
     }
 
     /// A record of the log writer with nothing but a context.
-    fn log_record(&mut self, head: &mut Head, lw: &mut LogWriter, created_at: &str, event: &str, level: Level, context: &str) -> Result<(), TrailError> {
+    fn log_record(
+        &mut self,
+        head: &mut Head,
+        lw: &mut LogWriter,
+        created_at: &str,
+        event: &str,
+        level: Level,
+        context: &str,
+    ) -> Result<(), TrailError> {
         let timestamp = time::format_timestamp(self.core.config.clock.now());
         let (id, writer) = (new_id(&self.core), lw.id.to_string());
         let fields = Fields {
@@ -272,7 +286,13 @@ impl Writer {
         seal(&mut *self.store, &mut self.canonical, &mut Vec::new(), head, fields)
     }
 
-    fn adopt(&mut self, head: &mut Head, lw: &mut LogWriter, created_at: &str, row: &ForeignRow) -> Result<(), TrailError> {
+    fn adopt(
+        &mut self,
+        head: &mut Head,
+        lw: &mut LogWriter,
+        created_at: &str,
+        row: &ForeignRow,
+    ) -> Result<(), TrailError> {
         let adopted = adopt::adopt(row, self.core.config.clock.now(), &self.core.rules.redaction);
         let (id, writer) = (new_id(&self.core), lw.id.to_string());
         let fields = Fields { record_id: &id, writer: &writer, writer_seq: lw.next(), created_at, ..adopted.fields() };
@@ -288,7 +308,11 @@ impl Writer {
             let mut state = core.lock();
             let (mut own, mut callers, mut last) = (0, 0, state.done_seq);
             for e in chunks.iter().flat_map(|c| entries(c)) {
-                if e.is_own() { own += 1 } else { callers += 1 }
+                if e.is_own() {
+                    own += 1
+                } else {
+                    callers += 1
+                }
                 last = e.writer_seq();
             }
             state.ledger.health.own += own;
@@ -315,10 +339,10 @@ impl Writer {
         }
         for e in chunks.iter().flat_map(|c| entries(c)) {
             let seq = e.writer_seq();
-            if acks.peek().is_some_and(|(s, _)| *s == seq) {
-                if let Some((_, completer)) = acks.next() {
-                    completer.complete(Ok(receipt_of(seq, e.record_id())));
-                }
+            if acks.peek().is_some_and(|(s, _)| *s == seq)
+                && let Some((_, completer)) = acks.next()
+            {
+                completer.complete(Ok(receipt_of(seq, e.record_id())));
             }
             if observed && core.observers.wanted(e.observers()) {
                 let receipt = receipt_of(seq, e.record_id());
@@ -417,12 +441,17 @@ impl Writer {
             self.gap_records(&core, &mut state, &mut own);
             let h = state.ledger.health.clone();
             let filtered = core.health_filtered();
-            let event = AuditEvent::info("audit_close").component("argus").with("submitted", h.submitted).with("committed", h.committed);
+            let event = AuditEvent::info("audit_close")
+                .component("argus")
+                .with("submitted", h.submitted)
+                .with("committed", h.committed);
             let event = event.with("rejected", h.rejected).with("lost", h.lost).with("filtered", filtered);
             let made = own_entry(&core, &mut state, &event, &mut own);
             drop(state);
             let own = vec![own];
-            match made.map_err(Some).and_then(|()| self.commit(&own, Some(deadline), true).map_err(|e| Some(AuditError::Store(Arc::new(e))))) {
+            match made.map_err(Some).and_then(|()| {
+                self.commit(&own, Some(deadline), true).map_err(|e| Some(AuditError::Store(Arc::new(e))))
+            }) {
                 Ok(()) => self.acknowledge(&own),
                 Err(e) => error = e,
             }

@@ -5,7 +5,10 @@ mod common;
 
 use std::os::unix::fs::PermissionsExt;
 
-use argus_core::{AuditConfig, AuditError, AuditEvent, AuditLogger, AuditReader, AuditSink, AuditSinkExt, ErrorKind, Level, MemoryTrail, Value};
+use argus_core::{
+    AuditConfig, AuditError, AuditEvent, AuditLogger, AuditReader, AuditSink, AuditSinkExt, ErrorKind, Level,
+    MemoryTrail, Value,
+};
 use common::{Dir, close, open, sql};
 use serde::{Serialize, Serializer};
 
@@ -50,7 +53,9 @@ fn bad_events_are_refused_one_by_one() {
     invalid(AuditEvent::info("a\0b"), "event", "NUL");
     let far = std::time::UNIX_EPOCH + std::time::Duration::from_secs(400_000_000_000);
     invalid(info().at(far), "timestamp", "9999");
-    let large = |e: AuditEvent<'_>, field: &str| assert!(matches!(logger.log(e), Err(AuditError::TooLarge { field: f, .. }) if f == field), "{field}");
+    let large = |e: AuditEvent<'_>, field: &str| {
+        assert!(matches!(logger.log(e), Err(AuditError::TooLarge { field: f, .. }) if f == field), "{field}")
+    };
     large(info().new_value(big.as_str()), "record");
     large(info().new_value(Value::json(&deep)), "new_value");
     large(AuditEvent::info(&name), "event");
@@ -112,14 +117,18 @@ fn files_that_are_no_trail_are_refused_by_name() {
     assert_eq!(kind("other.db"), ErrorKind::NotATrail);
     std::fs::write(dir.path("other.jsonl"), "{\"a\":1}\n").unwrap();
     assert_eq!(kind("other.jsonl"), ErrorKind::NotATrail);
-    std::fs::write(dir.path("go.jsonl"), "{\"timestamp\":\"2026-11-23T05:55:06Z\",\"level\":2,\"event\":\"x\"}\n").unwrap();
+    std::fs::write(dir.path("go.jsonl"), "{\"timestamp\":\"2026-11-23T05:55:06Z\",\"level\":2,\"event\":\"x\"}\n")
+        .unwrap();
     assert_eq!(kind("go.jsonl"), ErrorKind::GoTrail);
     close(&open(&dir.path("newer.db")));
     common::tamper(&dir.path("newer.db"), "UPDATE schema_info SET version = 4");
     assert_eq!(kind("newer.db"), ErrorKind::NewerVersion);
     assert_eq!(AuditReader::open(dir.path("newer.db")).unwrap_err().kind(), ErrorKind::NewerVersion);
     close(&open(&dir.path("planted.db")));
-    common::tamper(&dir.path("planted.db"), "CREATE TRIGGER evil AFTER INSERT ON audit_events BEGIN DELETE FROM audit_events; END");
+    common::tamper(
+        &dir.path("planted.db"),
+        "CREATE TRIGGER evil AFTER INSERT ON audit_events BEGIN DELETE FROM audit_events; END",
+    );
     assert_eq!(kind("planted.db"), ErrorKind::SchemaMismatch);
     std::fs::create_dir(dir.path("folder.db")).unwrap();
     assert_eq!(kind("folder.db"), ErrorKind::NotATrail);
@@ -189,8 +198,8 @@ fn levels_gate_and_a_disabled_logger_touches_nothing() {
 #[test]
 fn observers_hear_of_commits_and_may_call_back_without_deadlock() {
     use argus_core::{Carrier, CommitObserver, Interest, Receipt, Record};
-    use std::sync::{Arc, Mutex};
-    struct Watch(Mutex<Vec<(String, Option<u64>)>>, Mutex<Option<AuditLogger>>);
+    use std::sync::{Arc, Mutex, mpsc};
+    struct Watch(Mutex<Vec<(String, Option<u64>)>>, Mutex<Option<AuditLogger>>, mpsc::Sender<()>);
     impl CommitObserver for Watch {
         fn interest(&self) -> Interest {
             Interest::All
@@ -201,15 +210,18 @@ fn observers_hear_of_commits_and_may_call_back_without_deadlock() {
             if let (Some(l), "panics") = (&logger, record.event.as_str()) {
                 assert_eq!(l.flush(common::WAIT).and(Ok(())), Ok(()));
                 assert_eq!(l.log_durable(AuditEvent::info("from_observer")), Err(AuditError::OnArgusThread));
+                self.2.send(()).unwrap();
                 panic!("an observer's panic is its own");
             }
         }
     }
     let (logger, _trail) = memory();
-    let watch = Arc::new(Watch(Mutex::default(), Mutex::new(Some(logger.clone()))));
+    let (called_back, wait_for_call) = mpsc::channel();
+    let watch = Arc::new(Watch(Mutex::default(), Mutex::new(Some(logger.clone())), called_back));
     let id = logger.subscribe(watch.clone()).unwrap();
     logger.log(AuditEvent::info("one")).unwrap();
     logger.log_durable(AuditEvent::info("panics")).unwrap();
+    wait_for_call.recv_timeout(common::WAIT).unwrap();
     close(&logger);
     *watch.1.lock().unwrap() = None;
     logger.unsubscribe(id);

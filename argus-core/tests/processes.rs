@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use argus_core::{AuditConfig, AuditError, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, Carrier, Health, MemoryTrail, Overflow};
+use argus_core::{
+    AuditConfig, AuditError, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, Carrier, Health, MemoryTrail, Overflow,
+};
 use common::{Dir, WAIT, assert_ok, child, close, open, part, records};
 
 fn conserved(h: &Health) {
@@ -18,8 +20,10 @@ fn conserved(h: &Health) {
 fn the_account_holds_at_every_moment_while_eight_threads_race_close() {
     let dir = Dir::new();
     for path in dir.both() {
-        let logger = AuditLogger::open(AuditConfig::new(&path).queue_bytes(32 << 10).overflow(Overflow::Reject)).unwrap();
-        let (accepted, refused, calls, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        let logger =
+            AuditLogger::open(AuditConfig::new(&path).queue_bytes(32 << 10).overflow(Overflow::Reject)).unwrap();
+        let (accepted, refused, calls, stop) =
+            (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
         std::thread::scope(|s| {
             for t in 0..8 {
                 let (logger, accepted, refused, calls, stop) = (logger.clone(), &accepted, &refused, &calls, &stop);
@@ -31,7 +35,9 @@ fn the_account_holds_at_every_moment_while_eight_threads_race_close() {
                         match result {
                             Ok(Some(_)) => accepted.fetch_add(1, Ordering::Relaxed),
                             Ok(None) => unreachable!(),
-                            Err(AuditError::Full { .. } | AuditError::Closed) => refused.fetch_add(1, Ordering::Relaxed),
+                            Err(AuditError::Full { .. } | AuditError::Closed) => {
+                                refused.fetch_add(1, Ordering::Relaxed)
+                            }
                             Err(e) => panic!("{e}"),
                         };
                         calls.fetch_add(1, Ordering::Relaxed);
@@ -63,7 +69,11 @@ fn the_account_holds_at_every_moment_while_eight_threads_race_close() {
         let all = records(&path);
         assert_eq!(all.iter().filter(|r| r.event == "race").count() as u64, accepted);
         // What relays lost before the close is told by gap records.
-        let told: u64 = all.iter().filter(|r| r.event == "audit_gap").map(|r| r.context_value("count").unwrap().as_u64().unwrap()).sum();
+        let told: u64 = all
+            .iter()
+            .filter(|r| r.event == "audit_gap")
+            .map(|r| r.context_value("count").unwrap().as_u64().unwrap())
+            .sum();
         let closing = all.iter().find(|r| r.event == "audit_close").unwrap();
         assert_eq!(closing.context_value("lost").unwrap().as_u64().unwrap(), told);
         assert_ok(&path);
@@ -85,8 +95,14 @@ fn four_processes_write_one_database() {
     }
     let dir = Dir::new();
     let path = dir.path("shared.db");
-    let children: Vec<_> =
-        (0..4).map(|_| child("four_processes_write_one_database", path.to_str().unwrap()).stdout(std::process::Stdio::null()).spawn().unwrap()).collect();
+    let children: Vec<_> = (0..4)
+        .map(|_| {
+            child("four_processes_write_one_database", path.to_str().unwrap())
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
     for mut c in children {
         assert!(c.wait().unwrap().success());
     }
@@ -130,7 +146,10 @@ fn a_killed_writer_leaves_a_trail_that_verifies_and_names_it() {
         assert_eq!(report.unclosed_writers.len(), 1);
         let logger = open(&path);
         close(&logger);
-        assert!(records(&path).iter().filter(|r| r.event == "until_killed").count() >= seen, "what was acknowledged is there");
+        assert!(
+            records(&path).iter().filter(|r| r.event == "until_killed").count() >= seen,
+            "what was acknowledged is there"
+        );
         assert_ok(&path);
     }
 }
@@ -163,7 +182,11 @@ fn a_failing_store_loses_nothing_and_says_so() {
     conserved(&h);
     assert_eq!((h.committed, h.lost), (2, 1));
     assert!(told.load(Ordering::Relaxed) >= 1 || logger.close(WAIT).already_closed);
-    let events: Vec<String> = trail.lines().iter().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["event"].as_str().unwrap().into()).collect();
+    let events: Vec<String> = trail
+        .lines()
+        .iter()
+        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["event"].as_str().unwrap().into())
+        .collect();
     assert_eq!(events, ["audit_open", "kept", "unknown_outcome"]);
 }
 

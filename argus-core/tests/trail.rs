@@ -6,7 +6,9 @@ mod common;
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
-use argus_core::{ActorType, AuditEvent, AuditReader, AuditSink, AuditSinkExt, Filter, Level, Outcome, Trace, TraceContext, audit};
+use argus_core::{
+    ActorType, AuditEvent, AuditReader, AuditSink, AuditSinkExt, Filter, Level, Outcome, Trace, TraceContext, audit,
+};
 use common::{Dir, WAIT, assert_ok, child, close, findings, open, part, records, snapshot, sql, tamper};
 use serde_json::json;
 
@@ -24,7 +26,8 @@ fn every_field_reads_back_equal_on_both_stores() {
     for path in dir.both() {
         let logger = open(&path);
         let at = UNIX_EPOCH + Duration::new(1_700_000_000, 123);
-        let parent = TraceContext { trace_id: [0xab; 16], span_id: [0xcd; 8], flags: 1, remote: false, trace_state: "" };
+        let parent =
+            TraceContext { trace_id: [0xab; 16], span_id: [0xcd; 8], flags: 1, remote: false, trace_state: "" };
         let id = logger
             .log(
                 AuditEvent::critical("config_change")
@@ -57,7 +60,10 @@ fn every_field_reads_back_equal_on_both_stores() {
         assert_eq!((r.record_id, r.timestamp, r.level), (id, at, Level::Critical));
         assert_eq!(r.component, "web");
         assert_eq!(r.file_path.as_deref(), Some("/etc/ünïcode \"q\".yaml"));
-        assert_eq!((r.user_agent.as_deref(), r.actor_id.as_deref(), r.actor_type), (Some("curl/8"), Some("jane"), Some(ActorType::Service)));
+        assert_eq!(
+            (r.user_agent.as_deref(), r.actor_id.as_deref(), r.actor_type),
+            (Some("curl/8"), Some("jane"), Some(ActorType::Service))
+        );
         assert_eq!((r.action.as_deref(), r.outcome), (Some("edit"), Some(Outcome::Success)));
         assert_eq!(r.old_value.as_ref().unwrap().as_str(), "null");
         assert_eq!(r.new_value.as_ref().unwrap().as_str(), r#"{"a":18446744073709551615,"b":[1,2.5,"x\n"]}"#);
@@ -79,7 +85,10 @@ fn reading_changes_no_byte_even_beside_a_live_writer_or_after_a_crash() {
         for path in dir.both() {
             let reader = AuditReader::open(&path).unwrap();
             assert!(reader.verify().unwrap().is_ok());
-            assert_eq!(reader.query(Filter::new().newest_first().limit(1)).unwrap().next().unwrap().unwrap().event, "audit_close");
+            assert_eq!(
+                reader.query(Filter::new().newest_first().limit(1)).unwrap().next().unwrap().unwrap().event,
+                "audit_close"
+            );
             assert_eq!(reader.stats().unwrap().by_event["login_denied"], 1);
             assert!(reader.tail(Filter::new()).poll().unwrap().len() >= 5);
         }
@@ -216,7 +225,9 @@ fn every_edit_of_a_cell_is_named() {
         tamper(&path, &format!("UPDATE audit_events SET {column} = {value} WHERE id = 3"));
         let found = findings(&path);
         let named = match column.as_str() {
-            "checksum" => found.iter().any(|f| f.contains("seq 2..=3, link")) || found.iter().any(|f| f.contains("seq 3")),
+            "checksum" => {
+                found.iter().any(|f| f.contains("seq 2..=3, link")) || found.iter().any(|f| f.contains("seq 3"))
+            }
             _ => found.iter().any(|f| f.starts_with("seq 2..=3, link")),
         };
         assert!(named, "{column}: {found:?}");
@@ -275,7 +286,12 @@ fn every_changed_byte_of_a_jsonl_trail_is_found() {
         }
     }
     assert_eq!(missed, []);
-    for (lines, expected) in [(vec![0, 1, 3, 4, 5], "gap"), (vec![1, 0, 2, 3, 4, 5], "format"), (vec![0, 1, 2, 2, 3, 4, 5], "twice"), (vec![1, 2, 3, 4, 5], "gap")] {
+    for (lines, expected) in [
+        (vec![0, 1, 3, 4, 5], "gap"),
+        (vec![1, 0, 2, 3, 4, 5], "format"),
+        (vec![0, 1, 2, 2, 3, 4, 5], "twice"),
+        (vec![1, 2, 3, 4, 5], "gap"),
+    ] {
         let text = String::from_utf8(original.clone()).unwrap();
         let all: Vec<_> = text.lines().collect();
         std::fs::write(&path, lines.iter().map(|i| format!("{}\n", all[*i])).collect::<String>()).unwrap();
@@ -327,7 +343,8 @@ fn rows_of_the_go_library_succeed_and_are_adopted_once() {
     insert("late", "1", "{}");
     logger.log_durable(AuditEvent::info("mine")).unwrap();
     close(&logger);
-    let by_event: BTreeMap<String, argus_core::Record> = records(&path).into_iter().map(|r| (r.event.clone(), r)).collect();
+    let by_event: BTreeMap<String, argus_core::Record> =
+        records(&path).into_iter().map(|r| (r.event.clone(), r)).collect();
     let r = &by_event["config_change"];
     let adopted: Vec<_> = records(&path).into_iter().filter(|r| r.context_value("argus.foreign").is_some()).collect();
     assert_eq!(adopted.iter().map(|r| r.event.as_str()).collect::<Vec<_>>(), ["config_change", "odd", "late"]);
@@ -335,7 +352,10 @@ fn rows_of_the_go_library_succeed_and_are_adopted_once() {
     let first = &adopted[0];
     assert_eq!(argus_core::format_timestamp(first.timestamp), "2026-11-23T04:55:06.500000000Z");
     assert_eq!(first.new_value.as_ref().unwrap().as_str(), r#"{"a":"é","b":1}"#);
-    assert_eq!((first.old_value.as_ref(), first.process_id, first.context_value("user")), (None, 42, Some(json!("jo"))));
+    assert_eq!(
+        (first.old_value.as_ref(), first.process_id, first.context_value("user")),
+        (None, 42, Some(json!("jo")))
+    );
     assert_eq!(first.context_value("argus.foreign"), Some(json!({"id": 1, "checksum": "abc"})));
     assert_eq!(adopted[1].context_value("argus.foreign").unwrap()["new_value"], "{not json");
     assert_eq!(r.level, Level::Critical);

@@ -65,5 +65,9 @@ pub(crate) fn is_audit_target(target: &str) -> bool {
 
 /// Whether events of this target must not feed back.
 pub(crate) fn is_own_target(target: &str) -> bool {
-    OWN.iter().any(|own| target.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with("::") || rest.starts_with(['_', '-'])))
+    OWN.iter().any(|own| {
+        target
+            .strip_prefix(own)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with("::") || rest.starts_with(['_', '-']))
+    })
 }

@@ -35,7 +35,10 @@ pub struct AuditLayer<A> {
 
 impl<A> fmt::Debug for AuditLayer<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuditLayer").field("span_fields", &self.span_fields).field("max_wait", &self.max_wait).finish_non_exhaustive()
+        f.debug_struct("AuditLayer")
+            .field("span_fields", &self.span_fields)
+            .field("max_wait", &self.max_wait)
+            .finish_non_exhaustive()
     }
 }
 
@@ -116,7 +119,8 @@ impl<A: AuditSink> AuditLayer<A> {
         scratch.spans.clear();
         event.record(&mut scratch.event);
         let metadata = event.metadata();
-        let target = scratch.event.get("log.target").filter(|_| kind == Kind::LogBridge).unwrap_or(metadata.target()).to_owned();
+        let target =
+            scratch.event.get("log.target").filter(|_| kind == Kind::LogBridge).unwrap_or(metadata.target()).to_owned();
         let vetoed = scratch.event.slots.iter().any(|(n, s)| *n == keys::AUDIT && *s == Slot::Bool(false));
         let marked = kind == Kind::Audit || callsite::is_audit_target(&target);
         if marked && !vetoed {
@@ -203,7 +207,12 @@ fn build<'a>(scratch: &'a Scratch, level: Level, name: &'a str) -> AuditEvent<'a
     let mut e = AuditEvent::new(level, name);
     let own = &scratch.event;
     let mut actor_type = None;
-    let spans = scratch.spans.slots.iter().filter(|(n, _)| !own.slots.iter().any(|(o, _)| o == n)).map(|(n, s)| (*n, s, &scratch.spans));
+    let spans = scratch
+        .spans
+        .slots
+        .iter()
+        .filter(|(n, _)| !own.slots.iter().any(|(o, _)| o == n))
+        .map(|(n, s)| (*n, s, &scratch.spans));
     for (key, slot, fields) in own.slots.iter().map(|(n, s)| (*n, s, own)).chain(spans) {
         let text = match slot {
             Slot::Text(range) => fields.text(range),
@@ -278,7 +287,9 @@ where
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
-        let Some(span) = ctx.span(id).filter(|s| s.metadata().fields().iter().any(|f| self.inherits(f.name()))) else { return };
+        let Some(span) = ctx.span(id).filter(|s| s.metadata().fields().iter().any(|f| self.inherits(f.name()))) else {
+            return;
+        };
         // A panicking `Debug` costs the inherited value, not the span.
         let _ = catch_unwind(AssertUnwindSafe(|| {
             let mut fields = Fields::default();
@@ -293,7 +304,8 @@ where
         if kind == Kind::Foreign || trace::suppressed() {
             return;
         }
-        let by_field = || metadata.fields().iter().any(|f| f.name() == keys::AUDIT || f.name().starts_with(keys::PREFIX));
+        let by_field =
+            || metadata.fields().iter().any(|f| f.name() == keys::AUDIT || f.name().starts_with(keys::PREFIX));
         if callsite::is_own_target(metadata.target()) && !by_field() {
             return;
         }

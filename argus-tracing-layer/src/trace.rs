@@ -8,7 +8,12 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// Runs `f` with the event's trace; never `Unset`, so that a wrapper further in does not look for another.
 #[cfg(not(feature = "otel"))]
-pub(crate) fn with_trace<S, R>(_: &Event<'_>, _: &Context<'_, S>, _: Option<&Dispatch>, f: impl FnOnce(Trace<'_>) -> R) -> R
+pub(crate) fn with_trace<S, R>(
+    _: &Event<'_>,
+    _: &Context<'_, S>,
+    _: Option<&Dispatch>,
+    f: impl FnOnce(Trace<'_>) -> R,
+) -> R
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
@@ -38,7 +43,12 @@ mod otel {
         OtelContext::is_current_telemetry_suppressed()
     }
 
-    pub(crate) fn with_trace<S, R>(event: &Event<'_>, ctx: &Context<'_, S>, dispatch: Option<&Dispatch>, f: impl FnOnce(Trace<'_>) -> R) -> R
+    pub(crate) fn with_trace<S, R>(
+        event: &Event<'_>,
+        ctx: &Context<'_, S>,
+        dispatch: Option<&Dispatch>,
+        f: impl FnOnce(Trace<'_>) -> R,
+    ) -> R
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {

@@ -81,13 +81,25 @@ pub(crate) fn place(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
     let l = plan::location(args)?;
     let state = match AuditReader::open(&l.path) {
         Ok(_) => "readable".to_owned(),
-        Err(e) if e.kind() == argus_core::ErrorKind::NotFound => "does not exist yet; the first writer makes it".to_owned(),
+        Err(e) if e.kind() == argus_core::ErrorKind::NotFound => {
+            "does not exist yet; the first writer makes it".to_owned()
+        }
         Err(e) => e.to_string(),
     };
     if args.json {
-        writeln!(out, "{}", json!({"path": l.path.to_string_lossy(), "backend": format!("{:?}", l.backend).to_lowercase(), "reason": l.reason, "state": state}))?;
+        writeln!(
+            out,
+            "{}",
+            json!({"path": l.path.to_string_lossy(), "backend": format!("{:?}", l.backend).to_lowercase(), "reason": l.reason, "state": state})
+        )?;
     } else {
-        writeln!(out, "{}\n  why:   {}\n  state: {}", output::clean(&l.path.to_string_lossy()), output::clean(&l.reason), output::clean(&state))?;
+        writeln!(
+            out,
+            "{}\n  why:   {}\n  state: {}",
+            output::clean(&l.path.to_string_lossy()),
+            output::clean(&l.reason),
+            output::clean(&state)
+        )?;
     }
     Ok(Exit::Ok)
 }

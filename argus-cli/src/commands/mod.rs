@@ -14,7 +14,9 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let mut out = BufWriter::new(io::stdout().lock());
     let exit = match &args.command {
         Command::Watch { paths } => watch::watch(args, paths, &mut out)?,
-        Command::Query { filter, limit, oldest_first, cursor } => query::query(args, filter, *limit, *oldest_first, *cursor, &mut out)?,
+        Command::Query { filter, limit, oldest_first, cursor } => {
+            query::query(args, filter, *limit, *oldest_first, *cursor, &mut out)?
+        }
         Command::Tail { filter, limit, follow } => query::tail(args, filter, *limit, *follow, &mut out)?,
         Command::Show { record } => look::show(args, record, &mut out)?,
         Command::Verify => look::verify(args, &mut out)?,

@@ -42,12 +42,23 @@ pub(crate) fn query(
     Ok(Exit::Ok)
 }
 
-pub(crate) fn tail(args: &Args, filter: &FilterArgs, limit: usize, follow: bool, out: &mut dyn Write) -> Result<Exit, Failure> {
+pub(crate) fn tail(
+    args: &Args,
+    filter: &FilterArgs,
+    limit: usize,
+    follow: bool,
+    out: &mut dyn Write,
+) -> Result<Exit, Failure> {
     let stop = follow.then(Stop::install).transpose()?;
     let reader = plan::reader(args)?;
     let f = plan::filter(filter, SystemTime::now())?;
     // The end is fixed first, so that a record is neither shown twice nor missed between the two reads.
-    let end = reader.query(argus_core::Filter::new().newest_first().limit(1))?.next().transpose()?.and_then(|r| r.seq).unwrap_or(0);
+    let end = reader
+        .query(argus_core::Filter::new().newest_first().limit(1))?
+        .next()
+        .transpose()?
+        .and_then(|r| r.seq)
+        .unwrap_or(0);
     let before: Result<Vec<Record>, _> = reader.query(f.clone().newest_first().after(end + 1).limit(limit))?.collect();
     for r in before?.iter().rev() {
         output::record(out, r, args.json)?;

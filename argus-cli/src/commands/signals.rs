@@ -14,7 +14,8 @@ pub(crate) struct Stop(Receiver<i32>);
 
 impl Stop {
     pub(crate) fn install() -> Result<Self, Failure> {
-        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|e| Failure::Other(format!("cannot watch for signals: {e}")))?;
+        let mut signals =
+            Signals::new([SIGINT, SIGTERM]).map_err(|e| Failure::Other(format!("cannot watch for signals: {e}")))?;
         let (tell, told) = channel();
         std::thread::spawn(move || {
             for s in signals.forever() {

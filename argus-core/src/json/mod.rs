@@ -47,8 +47,13 @@ impl fmt::Display for JsonError {
         match self {
             JsonError::TooDeep => write!(f, "JSON is nested deeper than {MAX_DEPTH}"),
             JsonError::DuplicateKey(k) => write!(f, "object names the member `{k}` twice"),
-            JsonError::ReservedKey(k) => write!(f, "the key `{k}` is reserved: keys that begin with `$argus.` belong to Argus"),
-            JsonError::NumberRange(n) => write!(f, "the number {n} cannot be kept exactly: integers go from -2^63 to 2^64-1, and NaN and infinities have no JSON"),
+            JsonError::ReservedKey(k) => {
+                write!(f, "the key `{k}` is reserved: keys that begin with `$argus.` belong to Argus")
+            }
+            JsonError::NumberRange(n) => write!(
+                f,
+                "the number {n} cannot be kept exactly: integers go from -2^63 to 2^64-1, and NaN and infinities have no JSON"
+            ),
             JsonError::LoneSurrogate => f.write_str("a surrogate escape without its other half"),
             JsonError::Syntax { offset, expected } => write!(f, "not JSON: expected {expected} at byte {offset}"),
             JsonError::BadKey => f.write_str("an object key must be text, a number or a boolean"),

@@ -194,7 +194,14 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
         if name == RAW_VALUE || name == NUMBER {
             // Nothing is open: `member` writes the text itself.
             let open = self.out.open_none();
-            return Ok(Compound { out: self.out, open, outer: None, key: String::new(), array: false, raw: Some(name) });
+            return Ok(Compound {
+                out: self.out,
+                open,
+                outer: None,
+                key: String::new(),
+                array: false,
+                raw: Some(name),
+            });
         }
         self.serialize_map(Some(n))
     }

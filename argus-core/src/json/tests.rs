@@ -21,8 +21,13 @@ fn ser<T: Serialize>(v: &T) -> Result<String, JsonError> {
 
 #[test]
 fn numbers_keep_integers_and_write_doubles_as_ecmascript() {
-    let t = text("[9007199254740993, -9223372036854775808, 18446744073709551615, 1.0, 1e21, 1e20, -0, 4.50, 5e-324, 1e-7]").unwrap();
-    assert_eq!(t, "[9007199254740993,-9223372036854775808,18446744073709551615,1,1e+21,100000000000000000000,0,4.5,5e-324,1e-7]");
+    let t =
+        text("[9007199254740993, -9223372036854775808, 18446744073709551615, 1.0, 1e21, 1e20, -0, 4.50, 5e-324, 1e-7]")
+            .unwrap();
+    assert_eq!(
+        t,
+        "[9007199254740993,-9223372036854775808,18446744073709551615,1,1e+21,100000000000000000000,0,4.5,5e-324,1e-7]"
+    );
     assert!(matches!(text("18446744073709551616"), Err(JsonError::NumberRange(_))));
     assert!(matches!(text("1e999"), Err(JsonError::NumberRange(_))));
     assert!(matches!(ser(&f64::NAN), Err(JsonError::NumberRange(_))));
@@ -43,7 +48,10 @@ fn stored_text_may_hold_a_long_double_and_only_in_its_own_form() {
 
 #[test]
 fn keys_sort_by_utf16_and_duplicates_are_refused() {
-    assert_eq!(text("{\"\u{1F600}\":1,\"\u{FB33}\":2,\"\\r\":3,\"1\":4}").unwrap(), "{\"\\r\":3,\"1\":4,\"\u{1F600}\":1,\"\u{FB33}\":2}");
+    assert_eq!(
+        text("{\"\u{1F600}\":1,\"\u{FB33}\":2,\"\\r\":3,\"1\":4}").unwrap(),
+        "{\"\\r\":3,\"1\":4,\"\u{1F600}\":1,\"\u{FB33}\":2}"
+    );
     assert!(matches!(text(r#"{"a":1,"b":2,"\u0061":3}"#), Err(JsonError::DuplicateKey(_))));
     assert!(matches!(text(r#"{"a":1,"a":3}"#), Err(JsonError::DuplicateKey(_))));
 }
@@ -90,5 +98,8 @@ fn serialize_sorts_structs_and_knows_three_kinds_of_nothing() {
 #[test]
 fn values_of_sensitive_keys_are_withheld_at_any_depth() {
     let t = text(r#"{"db":{"password":"hunter2","port":1,"secret":"","api_key":{"a":[1]}},"max_tokens":5}"#).unwrap();
-    assert_eq!(t, r#"{"db":{"api_key":{"$argus.redacted":"key"},"password":{"$argus.redacted":"key"},"port":1,"secret":""},"max_tokens":5}"#);
+    assert_eq!(
+        t,
+        r#"{"db":{"api_key":{"$argus.redacted":"key"},"password":{"$argus.redacted":"key"},"port":1,"secret":""},"max_tokens":5}"#
+    );
 }

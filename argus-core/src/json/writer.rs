@@ -51,7 +51,12 @@ pub(crate) struct Open {
 }
 
 impl<'w> JsonWriter<'w> {
-    pub(crate) fn new(out: &'w mut Vec<u8>, scratch: &'w mut Scratch, redaction: &'w Redaction, source: Source) -> Self {
+    pub(crate) fn new(
+        out: &'w mut Vec<u8>,
+        scratch: &'w mut Scratch,
+        redaction: &'w Redaction,
+        source: Source,
+    ) -> Self {
         scratch.slots.clear();
         Self { out, scratch, redaction, source, depth: 0 }
     }
@@ -184,7 +189,8 @@ impl<'w> JsonWriter<'w> {
         let slots = self.scratch.slots.get_mut(open.slots..).unwrap_or_default();
         let text = self.out.as_slice();
         let key = |s: &Slot| text.get(s.key + 1..s.value.saturating_sub(2)).unwrap_or_default();
-        let order = |a: &Slot, b: &Slot| if a.plain && b.plain { key(a).cmp(key(b)) } else { escaped_cmp(key(a), key(b)) };
+        let order =
+            |a: &Slot, b: &Slot| if a.plain && b.plain { key(a).cmp(key(b)) } else { escaped_cmp(key(a), key(b)) };
         let sorted = slots.is_sorted_by(|a, b| order(a, b) == Ordering::Less);
         if !sorted {
             slots.sort_unstable_by(order);

@@ -24,11 +24,17 @@ impl JsonlSource {
             false
         })?;
         match first {
-            Some(line) if Line::parse(&line).is_err() && line.contains("\"timestamp\"") && !line.contains("\"record_id\"") => {
-                Err(TrailError::new(ErrorKind::GoTrail, "the file was written by the Go library").at(path).help("`argus import` will take Go files over in a later release"))
+            Some(line)
+                if Line::parse(&line).is_err() && line.contains("\"timestamp\"") && !line.contains("\"record_id\"") =>
+            {
+                Err(TrailError::new(ErrorKind::GoTrail, "the file was written by the Go library")
+                    .at(path)
+                    .help("`argus import` will take Go files over in a later release"))
             }
             Some(line) if !line.trim_start().starts_with('{') => {
-                Err(TrailError::new(ErrorKind::NotATrail, "the file is no JSONL trail of Argus").at(path).help("name the trail's file"))
+                Err(TrailError::new(ErrorKind::NotATrail, "the file is no JSONL trail of Argus")
+                    .at(path)
+                    .help("name the trail's file"))
             }
             _ => Ok(source),
         }
@@ -112,10 +118,10 @@ impl JsonlSource {
     fn services(&self) -> Result<BTreeMap<String, String>, TrailError> {
         let mut services = BTreeMap::new();
         self.walk(0, &mut |item| {
-            if let Item::Row(f, _) = item {
-                if f.event == "audit_open" {
-                    services.insert(f.writer.to_owned(), service_of(f.context));
-                }
+            if let Item::Row(f, _) = item
+                && f.event == "audit_open"
+            {
+                services.insert(f.writer.to_owned(), service_of(f.context));
             }
             true
         })?;
@@ -132,7 +138,10 @@ pub(crate) fn service_of(context: &str) -> String {
 impl Source for JsonlSource {
     fn walk(&self, after: u64, visit: &mut dyn FnMut(Item<'_>) -> bool) -> Result<(), TrailError> {
         let mut last = 0;
-        self.lines(&mut |text, number| match text.ok_or_else(|| "the line is too long or not UTF-8".to_owned()).and_then(Line::parse) {
+        self.lines(&mut |text, number| match text
+            .ok_or_else(|| "the line is too long or not UTF-8".to_owned())
+            .and_then(Line::parse)
+        {
             Ok(line) => {
                 let f = line.fields();
                 last = f.seq;
@@ -150,16 +159,18 @@ impl Source for JsonlSource {
         let mut take = |line: &Line<'_>| {
             let f = line.fields();
             let service = services.get(f.writer).map_or("", String::as_str);
-            if let Ok(r) = record_of(&f, Some(line.checksum())) {
-                if filter.matches(&r, service) {
-                    records.push(r);
-                }
+            if let Ok(r) = record_of(&f, Some(line.checksum()))
+                && filter.matches(&r, service)
+            {
+                records.push(r);
             }
             records.len() < want
         };
         if filter.newest_first {
             let beyond = cursor.unwrap_or(u64::MAX);
-            self.lines_back(&mut |text| Line::parse(text).is_ok_and(|l| l.fields().seq >= beyond || take(&l)) || Line::parse(text).is_err())?;
+            self.lines_back(&mut |text| {
+                Line::parse(text).is_ok_and(|l| l.fields().seq >= beyond || take(&l)) || Line::parse(text).is_err()
+            })?;
         } else {
             let beyond = cursor.unwrap_or(0);
             self.lines(&mut |text, _| match text.and_then(|t| Line::parse(t).ok()) {

@@ -100,7 +100,9 @@ impl AuditReader {
         let path = path.as_ref();
         let meta = std::fs::metadata(path).map_err(|e| TrailError::io("cannot open the audit trail", path, e))?;
         if meta.is_dir() {
-            return Err(TrailError::new(ErrorKind::NotATrail, "the path is a directory").at(path).help("name the trail's file"));
+            return Err(TrailError::new(ErrorKind::NotATrail, "the path is a directory")
+                .at(path)
+                .help("name the trail's file"));
         }
         let jsonl = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("jsonl"));
         let (source, backend): (Box<dyn Source + Send>, _) = if jsonl {
@@ -111,7 +113,9 @@ impl AuditReader {
                 (Box::new(sqlite::SqliteSource::open(path)?), Backend::Sqlite)
             }
             #[cfg(not(feature = "sqlite"))]
-            return Err(TrailError::new(ErrorKind::Config, "this build of argus-core has no SQLite").at(path).help("enable its feature `sqlite`"));
+            return Err(TrailError::new(ErrorKind::Config, "this build of argus-core has no SQLite")
+                .at(path)
+                .help("enable its feature `sqlite`"));
         };
         Ok(AuditReader { source, path: path.into(), backend })
     }
@@ -260,7 +264,11 @@ pub(crate) fn record_of(f: &Fields<'_>, checksum: Option<&str>) -> Result<Record
     fn hex<const N: usize>(name: &str, s: Option<&str>) -> Result<Option<[u8; N]>, String> {
         let Some(s) = s else { return Ok(None) };
         let mut out = [0; N];
-        if unhex_into(s, &mut out) { Ok(Some(out)) } else { Err(format!("`{name}` is not lower-case hex of {N} bytes")) }
+        if unhex_into(s, &mut out) {
+            Ok(Some(out))
+        } else {
+            Err(format!("`{name}` is not lower-case hex of {N} bytes"))
+        }
     }
     fn word<T: std::str::FromStr + Copy>(name: &str, s: &str, text: fn(T) -> &'static str) -> Result<T, String> {
         s.parse::<T>().ok().filter(|w| text(*w) == s).ok_or_else(|| format!("`{name}` is no known word"))
@@ -306,7 +314,17 @@ pub(crate) fn form_error(f: &Fields<'_>, buf: &mut Vec<u8>, scratch: &mut Scratc
     if !time::is_created_at(f.created_at) {
         return Some("`created_at` has not the form of one".into());
     }
-    let texts = [Some(f.event), Some(f.component), Some(f.original_output_file), Some(f.process_name), f.file_path, f.user_agent, f.actor_id, f.action, f.stack];
+    let texts = [
+        Some(f.event),
+        Some(f.component),
+        Some(f.original_output_file),
+        Some(f.process_name),
+        f.file_path,
+        f.user_agent,
+        f.actor_id,
+        f.action,
+        f.stack,
+    ];
     if texts.iter().flatten().any(|t| t.contains('\0')) {
         return Some("a text field holds NUL".into());
     }
@@ -328,7 +346,8 @@ impl Record {
         let timestamp = time::format_timestamp(self.timestamp);
         let (trace, span) = (self.trace_id.map(|t| own_hex(&t)), self.span_id.map(|t| own_hex(&t)));
         let (id, writer) = (self.record_id.to_string(), self.writer.to_string());
-        let (prev, sum) = (self.prev_hash.map(|p| p.to_string()), self.checksum.map(|c| c.to_string()).unwrap_or_default());
+        let (prev, sum) =
+            (self.prev_hash.map(|p| p.to_string()), self.checksum.map(|c| c.to_string()).unwrap_or_default());
         let fields = Fields {
             timestamp: &timestamp,
             level: self.level.as_str(),

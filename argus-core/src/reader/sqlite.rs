@@ -88,19 +88,25 @@ impl SqliteSource {
     fn read<T>(&self, f: impl Fn(&mut State) -> rusqlite::Result<T>) -> Result<T, TrailError> {
         let mut state = self.lock();
         for _ in 0..20 {
-            if let Some(before) = state.stamp {
-                if stamp(&self.path) != Some(before) || beside(&self.path, "-wal").exists() {
-                    *state = connect(&self.path)?;
-                }
+            if let Some(before) = state.stamp
+                && (stamp(&self.path) != Some(before) || beside(&self.path, "-wal").exists())
+            {
+                *state = connect(&self.path)?;
             }
             let result = f(&mut state);
             match state.stamp {
                 // What was read may be a mixture: forget it, whatever it was.
-                Some(before) if stamp(&self.path) != Some(before) || beside(&self.path, "-wal").exists() => *state = connect(&self.path)?,
+                Some(before) if stamp(&self.path) != Some(before) || beside(&self.path, "-wal").exists() => {
+                    *state = connect(&self.path)?
+                }
                 _ => match result {
-                    Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => std::thread::yield_now(),
+                    Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
+                        std::thread::yield_now()
+                    }
                     // The `-shm` went away under us: the last writer closed.
-                    Err(e) if state.stamp.is_none() && !beside(&self.path, "-shm").exists() && state._copy.is_none() => {
+                    Err(e)
+                        if state.stamp.is_none() && !beside(&self.path, "-shm").exists() && state._copy.is_none() =>
+                    {
                         let _ = e;
                         *state = connect(&self.path)?;
                     }
@@ -109,7 +115,9 @@ impl SqliteSource {
                 },
             }
         }
-        Err(TrailError::new(ErrorKind::Busy, "the audit database kept changing while it was opened").at(&self.path).help("try again"))
+        Err(TrailError::new(ErrorKind::Busy, "the audit database kept changing while it was opened")
+            .at(&self.path)
+            .help("try again"))
     }
 }
 
@@ -128,7 +136,8 @@ fn connect(path: &Path) -> Result<State, TrailError> {
     } else {
         (full.clone(), "mode=ro&immutable=1", stamp(&full))
     };
-    let flags = OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX
+    let flags = OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | if copy.is_some() { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
     let conn = Connection::open_with_flags(uri(&target, options), flags).map_err(err)?;
     conn.busy_timeout(std::time::Duration::from_secs(5)).map_err(err)?;
@@ -140,7 +149,10 @@ fn connect(path: &Path) -> Result<State, TrailError> {
     ] {
         conn.set_db_config(option, on).map_err(err)?;
     }
-    conn.execute_batch("PRAGMA mmap_size=0; PRAGMA cell_size_check=ON; PRAGMA query_only=ON; PRAGMA temp_store=MEMORY;").map_err(err)?;
+    conn.execute_batch(
+        "PRAGMA mmap_size=0; PRAGMA cell_size_check=ON; PRAGMA query_only=ON; PRAGMA temp_store=MEMORY;",
+    )
+    .map_err(err)?;
     Ok(State { conn, stamp: watched, writers: HashMap::new(), _copy: copy })
 }
 
@@ -262,7 +274,9 @@ impl Source for SqliteSource {
             (true, c) => ("<", "DESC", c.and_then(|c| i64::try_from(c).ok()).unwrap_or(i64::MAX)),
             (false, c) => (">", "ASC", c.and_then(|c| i64::try_from(c).ok()).unwrap_or(0)),
         };
-        let sql = format!("SELECT {COLUMNS} FROM audit_events e WHERE e.id {compare} {start}{conditions} ORDER BY e.id {order}");
+        let sql = format!(
+            "SELECT {COLUMNS} FROM audit_events e WHERE e.id {compare} {start}{conditions} ORDER BY e.id {order}"
+        );
         self.read(|state| {
             state.load_writers()?;
             let mut s = state.conn.prepare(&sql)?;
@@ -272,10 +286,10 @@ impl Source for SqliteSource {
                 let Some(row) = rows.next()? else { break };
                 let Ok((f, sum)) = fields(row, &state.writers) else { continue };
                 let service = state.writers.values().find(|w| w.0 == f.writer).map_or("", |w| w.1.as_str());
-                if let Ok(r) = record_of(&f, Some(sum)) {
-                    if filter.matches(&r, service) {
-                        records.push(r);
-                    }
+                if let Ok(r) = record_of(&f, Some(sum))
+                    && filter.matches(&r, service)
+                {
+                    records.push(r);
                 }
             }
             let more = records.len() == want;
@@ -285,7 +299,8 @@ impl Source for SqliteSource {
 
     fn check_structure(&self) -> Result<Vec<(&'static str, String)>, TrailError> {
         self.read(|state| {
-            let mut found: Vec<(&'static str, String)> = schema::differences(&state.conn)?.into_iter().map(|d| ("schema", d)).collect();
+            let mut found: Vec<(&'static str, String)> =
+                schema::differences(&state.conn)?.into_iter().map(|d| ("schema", d)).collect();
             let mut s = state.conn.prepare("PRAGMA integrity_check(20)")?;
             let rows = s.query_map([], |r| r.get::<_, String>(0))?;
             for row in rows {
@@ -308,14 +323,27 @@ impl Source for SqliteSource {
                 if newest.unwrap_or(0) > last {
                     return Ok(None);
                 }
-                let (log_id, first_seq) = c.query_row("SELECT log_id, first_seq FROM log_info", [], |r| Ok((r.get(0)?, r.get(1)?)))?;
+                let (log_id, first_seq) =
+                    c.query_row("SELECT log_id, first_seq FROM log_info", [], |r| Ok((r.get(0)?, r.get(1)?)))?;
                 let mut s = c.prepare("SELECT id, writer, service_name, last_seq, closed FROM writers")?;
                 let rows = s.query_map([], |r| {
-                    Ok(WriterRow { is_log: r.get::<_, i64>(0)? == 0, writer: r.get(1)?, service_name: r.get(2)?, last_seq: r.get(3)?, closed: r.get(4)? })
+                    Ok(WriterRow {
+                        is_log: r.get::<_, i64>(0)? == 0,
+                        writer: r.get(1)?,
+                        service_name: r.get(2)?,
+                        last_seq: r.get(3)?,
+                        closed: r.get(4)?,
+                    })
                 })?;
                 let writers = rows.collect::<rusqlite::Result<Vec<_>>>()?;
                 let foreign_waiting = c.query_row("SELECT count(*) FROM foreign_events", [], |r| r.get(0))?;
-                Ok(Some(About { log_id: Some(log_id), first_seq, writers: Some(writers), foreign_waiting, unfinished: 0 }))
+                Ok(Some(About {
+                    log_id: Some(log_id),
+                    first_seq,
+                    writers: Some(writers),
+                    foreign_waiting,
+                    unfinished: 0,
+                }))
             })();
             c.execute_batch("COMMIT")?;
             result

@@ -57,9 +57,11 @@ impl JsonlStore {
             .open(&path)
             .map_err(|e| TrailError::io("cannot open the JSONL trail", &path, e))?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| match std::io::Error::from(e).kind() {
-            std::io::ErrorKind::WouldBlock => TrailError::new(ErrorKind::InUse, "another logger writes this JSONL trail")
-                .at(&path)
-                .help("a JSONL trail has one writer: give each program its own file, or use a .db trail"),
+            std::io::ErrorKind::WouldBlock => {
+                TrailError::new(ErrorKind::InUse, "another logger writes this JSONL trail")
+                    .at(&path)
+                    .help("a JSONL trail has one writer: give each program its own file, or use a .db trail")
+            }
             _ => TrailError::io("cannot lock the JSONL trail", &path, e.into()),
         })?;
         let mut findings = Vec::new();
@@ -78,7 +80,9 @@ impl JsonlStore {
         }
         // The name of a new file must survive power loss as well as its bytes.
         if let Some(dir) = path.parent() {
-            File::open(dir).and_then(|d| d.sync_all()).map_err(|e| TrailError::io("cannot sync the trail's directory", dir, e))?;
+            File::open(dir)
+                .and_then(|d| d.sync_all())
+                .map_err(|e| TrailError::io("cannot sync the trail's directory", dir, e))?;
         }
         Ok(Self {
             file,
@@ -174,7 +178,9 @@ fn parse<'a>(line: &'a [u8], path: &Path) -> Result<Line<'a>, TrailError> {
 }
 
 fn not_ours(path: &Path, why: &str) -> TrailError {
-    TrailError::new(ErrorKind::NotATrail, format!("the file is no JSONL trail of Argus: {why}")).at(path).help("name another file, or run `argus verify` on it")
+    TrailError::new(ErrorKind::NotATrail, format!("the file is no JSONL trail of Argus: {why}"))
+        .at(path)
+        .help("name another file, or run `argus verify` on it")
 }
 
 /// Moves a torn last line to `<file>.torn`.
@@ -235,10 +241,10 @@ impl Store for JsonlStore {
         }
         if f.writer == self.log_text {
             self.next.log_writer_last = f.writer_seq;
-        } else if f.writer == self.writer_text {
-            if let Some(sum) = self.next.prev {
-                self.recent.push((f.writer_seq, f.seq, sum));
-            }
+        } else if f.writer == self.writer_text
+            && let Some(sum) = self.next.prev
+        {
+            self.recent.push((f.writer_seq, f.seq, sum));
         }
         Ok(())
     }
@@ -266,9 +272,10 @@ impl Store for JsonlStore {
 
     fn close(&mut self) -> Result<(), TrailError> {
         if self.dirty {
-            self.file.set_len(self.acknowledged).map_err(|e| TrailError::io("cannot cut the JSONL trail to what is synced", &self.path, e))?;
+            self.file
+                .set_len(self.acknowledged)
+                .map_err(|e| TrailError::io("cannot cut the JSONL trail to what is synced", &self.path, e))?;
         }
         Ok(())
     }
 }
-

@@ -22,7 +22,13 @@ pub struct MemoryTrail(Arc<Mutex<Inner>>);
 
 impl Default for MemoryTrail {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Inner { log_id: WriterId::random(), lines: Vec::new(), created_at: None, fail: 0, fail_after_commit: false })))
+        Self(Arc::new(Mutex::new(Inner {
+            log_id: WriterId::random(),
+            lines: Vec::new(),
+            created_at: None,
+            fail: 0,
+            fail_after_commit: false,
+        })))
     }
 }
 

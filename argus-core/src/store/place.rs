@@ -19,7 +19,9 @@ pub(crate) struct Access {
 
 /// Makes the directory and the (empty) file where they are missing, checks them where they are not, and returns the path with its directory resolved.
 pub(crate) fn prepare(path: &Path, access: Access) -> Result<(PathBuf, bool), TrailError> {
-    let name = path.file_name().ok_or_else(|| TrailError::new(ErrorKind::Config, "the trail's path names no file").at(path))?;
+    let name = path
+        .file_name()
+        .ok_or_else(|| TrailError::new(ErrorKind::Config, "the trail's path names no file").at(path))?;
     let dir = match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
@@ -30,11 +32,16 @@ pub(crate) fn prepare(path: &Path, access: Access) -> Result<(PathBuf, bool), Tr
         dir_mode |= 0o2000;
     }
     if !dir.exists() {
-        DirBuilder::new().recursive(true).mode(dir_mode).create(dir).map_err(|e| TrailError::io("cannot make the trail's directory", dir, e))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(dir_mode)
+            .create(dir)
+            .map_err(|e| TrailError::io("cannot make the trail's directory", dir, e))?;
         set_access(dir, dir_mode, access.group)?;
     }
     let dir = dir.canonicalize().map_err(|e| TrailError::io("cannot resolve the trail's directory", dir, e))?;
-    let meta = rustix::fs::stat(&dir).map_err(|e| TrailError::io("cannot look at the trail's directory", &dir, e.into()))?;
+    let meta =
+        rustix::fs::stat(&dir).map_err(|e| TrailError::io("cannot look at the trail's directory", &dir, e.into()))?;
     if !FileType::from_raw_mode(meta.st_mode).is_dir() {
         return Err(TrailError::new(ErrorKind::Config, "the trail's parent is no directory").at(&dir));
     }
@@ -72,7 +79,11 @@ fn check(file: &Path, access: Access) -> Result<(), TrailError> {
     match FileType::from_raw_mode(st.st_mode) {
         FileType::RegularFile => {}
         FileType::Symlink => return bad("the trail's file is a symbolic link", "name the file itself"),
-        FileType::Directory => return Err(TrailError::new(ErrorKind::NotATrail, "the trail's path is a directory").at(file).help("name a file in it")),
+        FileType::Directory => {
+            return Err(TrailError::new(ErrorKind::NotATrail, "the trail's path is a directory")
+                .at(file)
+                .help("name a file in it"));
+        }
         _ => return bad("the trail's file is no regular file", "name another file"),
     }
     if st.st_nlink != 1 {
@@ -81,7 +92,10 @@ fn check(file: &Path, access: Access) -> Result<(), TrailError> {
     let me = rustix::process::geteuid().as_raw();
     let shared = access.group == Some(st.st_gid);
     if st.st_uid != me && me != 0 && !shared {
-        return bad("the trail's file belongs to another user", "run as its owner, or configure the group that shares it");
+        return bad(
+            "the trail's file belongs to another user",
+            "run as its owner, or configure the group that shares it",
+        );
     }
     if st.st_mode & 0o002 != 0 {
         return bad("anybody may write to the trail's file", "take away write access for others (chmod o-w)");
@@ -104,13 +118,17 @@ pub(crate) fn check_file_system(path: &Path) -> Result<(), TrailError> {
             (0x00c3_6400, "Ceph"),
             (0x5346_414f, "AFS"),
         ];
-        let st = rustix::fs::statfs(path).map_err(|e| TrailError::io("cannot look at the file system", path, e.into()))?;
+        let st =
+            rustix::fs::statfs(path).map_err(|e| TrailError::io("cannot look at the file system", path, e.into()))?;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::unnecessary_cast)]
         let magic = st.f_type as u32;
         if let Some((_, name)) = NETWORK.iter().find(|(m, _)| *m == magic) {
-            return Err(TrailError::new(ErrorKind::NetworkFileSystem, format!("an SQLite trail cannot live on {name}: its locks and shared memory do not hold there"))
-                .at(path)
-                .help("put the trail on a local disk, or use a .jsonl trail"));
+            return Err(TrailError::new(
+                ErrorKind::NetworkFileSystem,
+                format!("an SQLite trail cannot live on {name}: its locks and shared memory do not hold there"),
+            )
+            .at(path)
+            .help("put the trail on a local disk, or use a .jsonl trail"));
         }
     }
     #[cfg(not(target_os = "linux"))]

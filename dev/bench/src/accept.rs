@@ -61,7 +61,14 @@ pub(crate) fn filtered(wanted: &dyn Fn(&str) -> bool) -> Option<Row> {
             })
         },
     );
-    Some(Row { name: NAME, what: "`audit!` below min_level; floor: one atomic load and compare", unit: "ns", ours, floor, aim: "<= 2 ns" })
+    Some(Row {
+        name: NAME,
+        what: "`audit!` below min_level; floor: one atomic load and compare",
+        unit: "ns",
+        ours,
+        floor,
+        aim: "<= 2 ns",
+    })
 }
 
 pub(crate) fn log(wanted: &dyn Fn(&str) -> bool) -> Option<Row> {
@@ -81,7 +88,14 @@ pub(crate) fn log(wanted: &dyn Fn(&str) -> bool) -> Option<Row> {
         },
         || append(200),
     );
-    Some(Row { name: NAME, what: "`log` with 3 context members; floor: clock and a 200 byte append under a mutex", unit: "ns", ours, floor, aim: "<= 200 ns" })
+    Some(Row {
+        name: NAME,
+        what: "`log` with 3 context members; floor: clock and a 200 byte append under a mutex",
+        unit: "ns",
+        ours,
+        floor,
+        aim: "<= 200 ns",
+    })
 }
 
 pub(crate) fn config_change(wanted: &dyn Fn(&str) -> bool) -> Option<Row> {
@@ -103,5 +117,12 @@ pub(crate) fn config_change(wanted: &dyn Fn(&str) -> bool) -> Option<Row> {
         },
         || append(290),
     );
-    Some(Row { name: NAME, what: "`log_config_change`, two 3-member maps; floor: clock and a 290 byte append", unit: "ns", ours, floor, aim: "(300 ns with the journal)" })
+    Some(Row {
+        name: NAME,
+        what: "`log_config_change`, two 3-member maps; floor: clock and a 290 byte append",
+        unit: "ns",
+        ours,
+        floor,
+        aim: "(300 ns with the journal)",
+    })
 }

@@ -26,7 +26,16 @@ impl Row {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<26} ours {:>12.1} {:<10} floor {:>12.1}  ratio {:>6.2}  aim {}", self.name, self.ours, self.unit, self.floor, self.ratio(), self.aim)
+        write!(
+            f,
+            "{:<26} ours {:>12.1} {:<10} floor {:>12.1}  ratio {:>6.2}  aim {}",
+            self.name,
+            self.ours,
+            self.unit,
+            self.floor,
+            self.ratio(),
+            self.aim
+        )
     }
 }
 
@@ -52,7 +61,16 @@ pub(crate) fn interleaved(mut ours: impl FnMut() -> f64, mut floor: impl FnMut()
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut t = String::from("| row | what | ours | floor | ratio | aim |\n|---|---|---|---|---|---|\n");
     for r in rows {
-        t += &format!("| `{}` | {} | {:.1} {} | {:.1} | {:.2} | {} |\n", r.name, r.what, r.ours, r.unit, r.floor, r.ratio(), r.aim);
+        t += &format!(
+            "| `{}` | {} | {:.1} {} | {:.1} | {:.2} | {} |\n",
+            r.name,
+            r.what,
+            r.ours,
+            r.unit,
+            r.floor,
+            r.ratio(),
+            r.aim
+        );
     }
     t
 }

@@ -17,7 +17,12 @@ fn write_ours(path: &Path) -> f64 {
     let logger = AuditLogger::open(AuditConfig::new(path).queue_bytes(256 << 20)).unwrap();
     let t = Instant::now();
     for i in 0..RECORDS {
-        let e = AuditEvent::info("request").component("shop").file_path("/etc/shop.yaml").with("user", "jane").with("status", 200).with("n", i);
+        let e = AuditEvent::info("request")
+            .component("shop")
+            .file_path("/etc/shop.yaml")
+            .with("user", "jane")
+            .with("status", 200)
+            .with("n", i);
         logger.log(e).unwrap();
     }
     logger.flush(Duration::from_secs(120)).unwrap();
@@ -76,7 +81,14 @@ pub(crate) fn sustained(wanted: &dyn Fn(&str) -> bool) -> Option<Row> {
             rate
         },
     );
-    Some(Row { name: NAME, what: "log to commit, FULL, chained, 5 indexes; floor: raw rusqlite inserts of the same rows", unit: "records/s", ours, floor, aim: ">= 0.70" })
+    Some(Row {
+        name: NAME,
+        what: "log to commit, FULL, chained, 5 indexes; floor: raw rusqlite inserts of the same rows",
+        unit: "records/s",
+        ours,
+        floor,
+        aim: ">= 0.70",
+    })
 }
 
 pub(crate) fn verify(wanted: &dyn Fn(&str) -> bool) -> Option<Row> {
@@ -88,7 +100,8 @@ pub(crate) fn verify(wanted: &dyn Fn(&str) -> bool) -> Option<Row> {
     let path = dir.path().join("trail.db");
     write_ours(&path);
     // The canonical form is as long as the JSONL line without its checksum.
-    let bytes: usize = AuditReader::open(&path).unwrap().query(Filter::new()).unwrap().map(|r| r.unwrap().to_jsonl().len() - 78).sum();
+    let bytes: usize =
+        AuditReader::open(&path).unwrap().query(Filter::new()).unwrap().map(|r| r.unwrap().to_jsonl().len() - 78).sum();
     let each = vec![0u8; bytes / RECORDS as usize];
     let (ours, floor) = interleaved(
         || {
@@ -113,5 +126,12 @@ pub(crate) fn verify(wanted: &dyn Fn(&str) -> bool) -> Option<Row> {
             n as f64 / t.elapsed().as_secs_f64()
         },
     );
-    Some(Row { name: NAME, what: "whole verification; floor: integrity_check, reading every cell, hashing as many bytes", unit: "records/s", ours, floor, aim: "(reported)" })
+    Some(Row {
+        name: NAME,
+        what: "whole verification; floor: integrity_check, reading every cell, hashing as many bytes",
+        unit: "records/s",
+        ours,
+        floor,
+        aim: "(reported)",
+    })
 }

@@ -39,13 +39,21 @@ pub(crate) struct SqliteStore {
 /// Turns an SQLite failure into what happened, where, and what to do.
 pub(crate) fn error(what: &str, path: &Path, e: rusqlite::Error) -> TrailError {
     let (kind, help) = match e.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (ErrorKind::Busy, "another program holds the database locked"),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            (ErrorKind::Busy, "another program holds the database locked")
+        }
         Some(ErrorCode::DiskFull) => (ErrorKind::DiskFull, "free some space"),
         Some(ErrorCode::ReadOnly) => (ErrorKind::ReadOnly, "make the file, its directory and its file system writable"),
         Some(ErrorCode::NotADatabase) => (ErrorKind::NotATrail, "the file is no SQLite database; name another"),
-        Some(ErrorCode::DatabaseCorrupt) => (ErrorKind::Damaged, "keep a copy of the file and its -wal, and run `argus verify` on it"),
-        Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => (ErrorKind::PermissionDenied, "check owner and mode"),
-        Some(ErrorCode::CannotOpen) => (ErrorKind::PermissionDenied, "check owner and mode of the file and of its directory"),
+        Some(ErrorCode::DatabaseCorrupt) => {
+            (ErrorKind::Damaged, "keep a copy of the file and its -wal, and run `argus verify` on it")
+        }
+        Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
+            (ErrorKind::PermissionDenied, "check owner and mode")
+        }
+        Some(ErrorCode::CannotOpen) => {
+            (ErrorKind::PermissionDenied, "check owner and mode of the file and of its directory")
+        }
         _ => (ErrorKind::Io, ""),
     };
     TrailError::new(kind, what).at(path).help(help).because(e)
@@ -61,7 +69,9 @@ fn busy(count: i32) -> bool {
     if now.duration_since(since) > BUSY {
         return false;
     }
-    let jitter = u64::from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos()) % 97);
+    let jitter = u64::from(
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos()) % 97,
+    );
     let micros = (100 << count.clamp(0, 6)) + jitter * 10;
     std::thread::sleep(Duration::from_micros(micros));
     true
@@ -70,8 +80,11 @@ fn busy(count: i32) -> bool {
 impl SqliteStore {
     pub(crate) fn open(path: &Path, access: Access, writer: WriterId, service: &str) -> Result<Self, TrailError> {
         if rusqlite::version_number() < OLDEST_SQLITE {
-            return Err(TrailError::new(ErrorKind::Config, format!("SQLite {} can lose committed records", rusqlite::version()))
-                .help("build with rusqlite's feature `bundled`, or link SQLite 3.51.3 or newer"));
+            return Err(TrailError::new(
+                ErrorKind::Config,
+                format!("SQLite {} can lose committed records", rusqlite::version()),
+            )
+            .help("build with rusqlite's feature `bundled`, or link SQLite 3.51.3 or newer"));
         }
         let (path, created) = place::prepare(path, access)?;
         place::check_file_system(&path)?;
@@ -99,7 +112,10 @@ impl SqliteStore {
 
     fn connect(&mut self) -> Result<(), TrailError> {
         let err = self.err("cannot open the audit database");
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_EXRESCODE;
         let mut conn = Connection::open_with_flags(&self.path, flags).map_err(&err)?;
         conn.busy_handler(Some(busy)).map_err(&err)?;
         for (option, on) in [
@@ -115,13 +131,22 @@ impl SqliteStore {
         conn.execute_batch("PRAGMA mmap_size=0; PRAGMA cell_size_check=ON; PRAGMA foreign_keys=OFF;").map_err(&err)?;
         let mode: String = conn.query_row("PRAGMA journal_mode=WAL", [], |r| r.get(0)).map_err(&err)?;
         if mode != "wal" {
-            return Err(TrailError::new(ErrorKind::ReadOnly, format!("the audit database stays in journal mode `{mode}`")).at(&self.path).help("make the file and its directory writable"));
+            return Err(TrailError::new(
+                ErrorKind::ReadOnly,
+                format!("the audit database stays in journal mode `{mode}`"),
+            )
+            .at(&self.path)
+            .help("make the file and its directory writable"));
         }
         conn.execute_batch(&format!("PRAGMA synchronous=FULL; PRAGMA fullfsync=ON; PRAGMA checkpoint_fullfsync=ON; PRAGMA journal_size_limit={WAL_BYTES};"))
             .map_err(&err)?;
         let sync: i64 = conn.query_row("PRAGMA synchronous", [], |r| r.get(0)).map_err(&err)?;
         if sync != 2 {
-            return Err(TrailError::new(ErrorKind::Config, format!("SQLite keeps synchronous={sync}, so commits would not survive power loss")).at(&self.path));
+            return Err(TrailError::new(
+                ErrorKind::Config,
+                format!("SQLite keeps synchronous={sync}, so commits would not survive power loss"),
+            )
+            .at(&self.path));
         }
         conn.set_prepared_statement_cache_capacity(32);
         self.log_id = schema::create_or_check(&conn, &self.path)?;
@@ -137,9 +162,12 @@ impl SqliteStore {
 
 /// Looks at the first bytes through SQLite's own rule: a file that is neither empty nor a database is refused before SQLite touches it.
 fn refuse_other_files(path: &Path) -> Result<(), TrailError> {
-    let len = std::fs::symlink_metadata(path).map_err(|e| TrailError::io("cannot look at the trail's file", path, e))?.len();
+    let len =
+        std::fs::symlink_metadata(path).map_err(|e| TrailError::io("cannot look at the trail's file", path, e))?.len();
     if len > 0 && len < 512 {
-        return Err(TrailError::new(ErrorKind::NotATrail, "the file is too short to be a database").at(path).help("name another file"));
+        return Err(TrailError::new(ErrorKind::NotATrail, "the file is too short to be a database")
+            .at(path)
+            .help("name another file"));
     }
     Ok(())
 }
@@ -154,17 +182,21 @@ impl Store for SqliteStore {
         let err = self.err("cannot begin a transaction");
         let conn = self.conn()?;
         conn.execute_batch("BEGIN IMMEDIATE").map_err(&err)?;
-        let read = || -> rusqlite::Result<(i64, u64, Option<(u64, String, String)>, u64, i64)> {
+        type Last = Option<(u64, String, String)>;
+        let read = || -> rusqlite::Result<(i64, u64, Last, u64, i64)> {
             let first: i64 = conn.prepare_cached("SELECT first_seq FROM log_info")?.query_row([], |r| r.get(0))?;
             let mut writers = conn.prepare_cached("SELECT id, last_seq FROM writers WHERE writer = ?1")?;
-            let mut key = writers.query_row([self.writer.to_string()], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, u64>(1)?))).optional()?;
+            let mut key = writers
+                .query_row([self.writer.to_string()], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, u64>(1)?)))
+                .optional()?;
             if key.is_none() {
                 conn.prepare_cached("INSERT INTO writers (writer, service_name, last_seq) VALUES (?1, ?2, 0)")?
                     .execute([&self.writer.to_string(), &self.service])?;
                 key = Some((conn.last_insert_rowid(), 0));
             }
             let (key, last) = key.unwrap_or_default();
-            let log_last: u64 = conn.prepare_cached("SELECT last_seq FROM writers WHERE id = 0")?.query_row([], |r| r.get(0))?;
+            let log_last: u64 =
+                conn.prepare_cached("SELECT last_seq FROM writers WHERE id = 0")?.query_row([], |r| r.get(0))?;
             let head = conn
                 .prepare_cached("SELECT id, checksum, created_at FROM audit_events ORDER BY id DESC LIMIT 1")?
                 .query_row([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
@@ -174,7 +206,11 @@ impl Store for SqliteStore {
         let (key, writer_last, head, log_writer_last, first) = read().map_err(&err)?;
         self.key = key;
         self.open = true;
-        let damaged = || TrailError::new(ErrorKind::Damaged, "the last record's checksum is no checksum").at(&self.path).help("run `argus verify`");
+        let damaged = || {
+            TrailError::new(ErrorKind::Damaged, "the last record's checksum is no checksum")
+                .at(&self.path)
+                .help("run `argus verify`")
+        };
         let prev = match &head {
             Some((_, sum, _)) => Some(Checksum::parse_exact(sum).ok_or_else(damaged)?),
             None => None,
@@ -215,11 +251,17 @@ impl Store for SqliteStore {
 
     fn forget_foreign(&mut self, up_to: i64) -> Result<(), TrailError> {
         let err = self.err("cannot remove adopted rows");
-        self.conn()?.prepare_cached("DELETE FROM foreign_events WHERE id <= ?1").and_then(|mut s| s.execute([up_to])).map(|_| ()).map_err(err)
+        self.conn()?
+            .prepare_cached("DELETE FROM foreign_events WHERE id <= ?1")
+            .and_then(|mut s| s.execute([up_to]))
+            .map(|_| ())
+            .map_err(err)
     }
 
     fn foreign_waiting(&mut self) -> bool {
-        let look = |c: &Connection| c.prepare_cached("SELECT EXISTS (SELECT 1 FROM foreign_events)")?.query_row([], |r| r.get::<_, bool>(0));
+        let look = |c: &Connection| {
+            c.prepare_cached("SELECT EXISTS (SELECT 1 FROM foreign_events)")?.query_row([], |r| r.get::<_, bool>(0))
+        };
         self.conn.as_ref().is_some_and(|c| look(c).unwrap_or(false))
     }
 
@@ -229,9 +271,31 @@ impl Store for SqliteStore {
         let insert = |conn: &Connection| -> rusqlite::Result<()> {
             let mut statement = conn.prepare_cached(schema::INSERT)?;
             let values: [&dyn ToSql; 25] = [
-                &i64::try_from(f.seq).unwrap_or(i64::MAX), &f.timestamp, &f.level, &f.event, &f.component, &f.original_output_file, &f.file_path, &f.old_value,
-                &f.new_value, &f.user_agent, &i64::try_from(f.process_id).unwrap_or(i64::MAX), &f.process_name, &f.context, &checksum, &f.created_at, &f.actor_id,
-                &f.actor_type, &f.action, &f.outcome, &f.trace_id, &f.span_id, &f.stack, &f.record_id, &key, &i64::try_from(f.writer_seq).unwrap_or(i64::MAX),
+                &i64::try_from(f.seq).unwrap_or(i64::MAX),
+                &f.timestamp,
+                &f.level,
+                &f.event,
+                &f.component,
+                &f.original_output_file,
+                &f.file_path,
+                &f.old_value,
+                &f.new_value,
+                &f.user_agent,
+                &i64::try_from(f.process_id).unwrap_or(i64::MAX),
+                &f.process_name,
+                &f.context,
+                &checksum,
+                &f.created_at,
+                &f.actor_id,
+                &f.actor_type,
+                &f.action,
+                &f.outcome,
+                &f.trace_id,
+                &f.span_id,
+                &f.stack,
+                &f.record_id,
+                &key,
+                &i64::try_from(f.writer_seq).unwrap_or(i64::MAX),
             ];
             for (i, v) in values.iter().enumerate() {
                 statement.raw_bind_parameter(i + 1, v)?;
@@ -245,8 +309,11 @@ impl Store for SqliteStore {
         let err = self.err("cannot commit");
         let (key, closed) = (self.key, ends.closed);
         let commit = |conn: &Connection| -> rusqlite::Result<()> {
-            conn.prepare_cached("UPDATE writers SET last_seq = ?1, closed = ?2 WHERE id = ?3")?
-                .execute((i64::try_from(ends.writer_last).unwrap_or(i64::MAX), closed, key))?;
+            conn.prepare_cached("UPDATE writers SET last_seq = ?1, closed = ?2 WHERE id = ?3")?.execute((
+                i64::try_from(ends.writer_last).unwrap_or(i64::MAX),
+                closed,
+                key,
+            ))?;
             conn.prepare_cached("UPDATE writers SET last_seq = ?1 WHERE id = 0 AND last_seq <> ?1")?
                 .execute([i64::try_from(ends.log_writer_last).unwrap_or(i64::MAX)])?;
             conn.execute_batch("COMMIT")
@@ -280,8 +347,11 @@ impl Store for SqliteStore {
             let rows = s.query_map((key, first, last, last - first + 1), |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
             rows.collect()
         };
-        let mut found: Vec<_> =
-            read(self.conn()?).map_err(err)?.into_iter().filter_map(|(w, s, c)| Some((w, s, Checksum::parse_exact(&c)?))).collect();
+        let mut found: Vec<_> = read(self.conn()?)
+            .map_err(err)?
+            .into_iter()
+            .filter_map(|(w, s, c)| Some((w, s, Checksum::parse_exact(&c)?)))
+            .collect();
         found.reverse();
         Ok(found)
     }

@@ -16,8 +16,20 @@ pub(crate) const INSERT: &str = "INSERT INTO audit_events (id, timestamp, level,
     writer_seq) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25)";
 
 pub(crate) const FOREIGN_COLUMNS: &[&str] = &[
-    "timestamp", "level", "event", "component", "original_output_file", "file_path", "old_value", "new_value", "user_agent", "process_id", "process_name",
-    "context", "checksum", "created_at",
+    "timestamp",
+    "level",
+    "event",
+    "component",
+    "original_output_file",
+    "file_path",
+    "old_value",
+    "new_value",
+    "user_agent",
+    "process_id",
+    "process_name",
+    "context",
+    "checksum",
+    "created_at",
 ];
 
 pub(crate) const SELECT_FOREIGN: &str = "SELECT id, timestamp, level, event, component, original_output_file, file_path, old_value, new_value, user_agent, \
@@ -30,8 +42,10 @@ fn statements() -> impl Iterator<Item = &'static str> {
 
 /// What differs between a file's schema and ours; empty if nothing does.
 pub(crate) fn differences(conn: &Connection) -> rusqlite::Result<Vec<String>> {
-    let mut query = conn.prepare("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")?;
-    let rows = query.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?, r.get::<_, Option<String>>(2)?)))?;
+    let mut query =
+        conn.prepare("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")?;
+    let rows = query
+        .query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?, r.get::<_, Option<String>>(2)?)))?;
     let mut expected: Vec<&str> = statements().collect();
     let mut differences = Vec::new();
     for row in rows {
@@ -43,7 +57,11 @@ pub(crate) fn differences(conn: &Connection) -> rusqlite::Result<Vec<String>> {
             None => differences.push(format!("{kind} `{name}` is not one that Argus made")),
         }
     }
-    differences.extend(expected.iter().map(|e| format!("missing: {}", e.lines().next().unwrap_or_default().trim_end_matches(['(', ' ']))));
+    differences.extend(
+        expected
+            .iter()
+            .map(|e| format!("missing: {}", e.lines().next().unwrap_or_default().trim_end_matches(['(', ' ']))),
+    );
     Ok(differences)
 }
 
@@ -56,7 +74,9 @@ pub(crate) enum Kind {
 }
 
 pub(crate) fn kind(conn: &Connection) -> rusqlite::Result<Kind> {
-    let exists = |name: &str| conn.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)", [name], |r| r.get::<_, bool>(0));
+    let exists = |name: &str| {
+        conn.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)", [name], |r| r.get::<_, bool>(0))
+    };
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))?;
     if tables == 0 {
         return Ok(Kind::Empty);
@@ -64,7 +84,8 @@ pub(crate) fn kind(conn: &Connection) -> rusqlite::Result<Kind> {
     if !exists("schema_info")? || !exists("audit_events")? {
         return Ok(Kind::Other);
     }
-    let version: Option<i64> = conn.query_row("SELECT max(version) FROM schema_info", [], |r| r.get(0)).optional()?.flatten();
+    let version: Option<i64> =
+        conn.query_row("SELECT max(version) FROM schema_info", [], |r| r.get(0)).optional()?.flatten();
     Ok(match version {
         Some(v) if v < VERSION => Kind::Go(v),
         Some(v) => Kind::Argus(v),
@@ -77,14 +98,22 @@ pub(crate) fn check_kind(kind: &Kind, path: &Path) -> Result<(), TrailError> {
     let refuse = |kind, what: String, help: &'static str| Err(TrailError::new(kind, what).at(path).help(help));
     match kind {
         Kind::Argus(VERSION) => Ok(()),
-        Kind::Argus(v) => refuse(ErrorKind::NewerVersion, format!("the audit database has schema version {v}, this build knows up to {VERSION}"), "use a newer Argus"),
+        Kind::Argus(v) => refuse(
+            ErrorKind::NewerVersion,
+            format!("the audit database has schema version {v}, this build knows up to {VERSION}"),
+            "use a newer Argus",
+        ),
         Kind::Go(v) => refuse(
             ErrorKind::GoTrail,
-            format!("the database was written by the Go library (schema version {v}), and this release does not take it over yet"),
+            format!(
+                "the database was written by the Go library (schema version {v}), and this release does not take it over yet"
+            ),
             "name another file; the Go file stays as it is",
         ),
         Kind::Empty => refuse(ErrorKind::NotATrail, "the database is empty".into(), "name the trail's own file"),
-        Kind::Other => refuse(ErrorKind::NotATrail, "the database belongs to another program".into(), "name another file"),
+        Kind::Other => {
+            refuse(ErrorKind::NotATrail, "the database belongs to another program".into(), "name another file")
+        }
     }
 }
 
@@ -112,14 +141,19 @@ pub(crate) fn create_or_check(conn: &Connection, path: &Path) -> Result<WriterId
     check_kind(&kind(conn).map_err(err)?, path)?;
     let differences = differences(conn).map_err(err)?;
     if !differences.is_empty() {
-        return Err(TrailError::new(ErrorKind::SchemaMismatch, format!("the schema was changed: {}", differences.join("; ")))
-            .at(path)
-            .help("nothing is written to it; run `argus verify`, and start a new trail elsewhere"));
+        return Err(TrailError::new(
+            ErrorKind::SchemaMismatch,
+            format!("the schema was changed: {}", differences.join("; ")),
+        )
+        .at(path)
+        .help("nothing is written to it; run `argus verify`, and start a new trail elsewhere"));
     }
     log_id(conn, path)
 }
 
 pub(crate) fn log_id(conn: &Connection, path: &Path) -> Result<WriterId, TrailError> {
-    let text: String = conn.query_row("SELECT log_id FROM log_info", [], |r| r.get(0)).map_err(|e| error("cannot read log_info", path, e))?;
+    let text: String = conn
+        .query_row("SELECT log_id FROM log_info", [], |r| r.get(0))
+        .map_err(|e| error("cannot read log_info", path, e))?;
     WriterId::parse_exact(&text).ok_or_else(|| TrailError::new(ErrorKind::Damaged, "log_info has no log id").at(path))
 }
