@@ -105,6 +105,11 @@ impl Checksum {
         hex_into(&self.0, buf)
     }
 
+    /// Whether `text` is this checksum's text.
+    pub(crate) fn is(self, text: &str) -> bool {
+        self.encode(&mut [0; 64]) == text
+    }
+
     /// Reads 64 lower-case hex digits and nothing else.
     pub(crate) fn parse_exact(s: &str) -> Option<Self> {
         let mut out = [0; 32];
@@ -122,6 +127,16 @@ impl fmt::Debug for Checksum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Checksum({self})")
     }
+}
+
+/// Whether `s` is a UUID of this version in the one text form that records carry.
+pub(crate) fn is_uuid(s: &str, version: u32) -> bool {
+    let b = s.as_bytes();
+    let digit = |b: &u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    b.len() == 36
+        && b.iter().enumerate().all(|(i, b)| if matches!(i, 8 | 13 | 18 | 23) { *b == b'-' } else { digit(b) })
+        && u32::from(b[14]) == u32::from(b'0') + version
+        && matches!(b[19], b'8' | b'9' | b'a' | b'b')
 }
 
 /// Lower-case hex of `bytes` into `buf`, which must be at least twice as long.

@@ -13,6 +13,7 @@ mod error;
 mod event;
 mod ext;
 mod filter;
+mod form;
 mod health;
 mod id;
 mod json;

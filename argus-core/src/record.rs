@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use crate::id::{Checksum, RecordId, WriterId};
+use crate::canonical::{Fields, write_line};
+use crate::id::{Checksum, RecordId, WriterId, hex};
 use crate::level::{ActorType, Level, Outcome};
 
 /// A JSON value in canonical form. Equal values have equal text.
@@ -99,5 +100,44 @@ impl Record {
             serde_json::Value::Object(mut members) => members.remove(key),
             _ => None,
         }
+    }
+
+    /// The record as a JSONL line (without its line end), the same whichever store it came from.
+    pub fn to_jsonl(&self) -> String {
+        let timestamp = crate::time::format_timestamp(self.timestamp);
+        let (trace, span) = (self.trace_id.map(|t| hex(&t)), self.span_id.map(|t| hex(&t)));
+        let (id, writer) = (self.record_id.to_string(), self.writer.to_string());
+        let (prev, sum) =
+            (self.prev_hash.map(|p| p.to_string()), self.checksum.map(|c| c.to_string()).unwrap_or_default());
+        let fields = Fields {
+            timestamp: &timestamp,
+            level: self.level.as_str(),
+            event: &self.event,
+            component: &self.component,
+            original_output_file: &self.original_output_file,
+            context: self.context.as_str(),
+            file_path: self.file_path.as_deref(),
+            user_agent: self.user_agent.as_deref(),
+            old_value: self.old_value.as_ref().map(Json::as_str),
+            new_value: self.new_value.as_ref().map(Json::as_str),
+            process_id: self.process_id,
+            process_name: &self.process_name,
+            actor_id: self.actor_id.as_deref(),
+            actor_type: self.actor_type.map(|a| a.as_str()),
+            action: self.action.as_deref(),
+            outcome: self.outcome.map(|o| o.as_str()),
+            trace_id: trace.as_deref(),
+            span_id: span.as_deref(),
+            stack: self.stack.as_deref(),
+            record_id: &id,
+            writer: &writer,
+            writer_seq: self.writer_seq,
+            created_at: self.created_at.as_deref().unwrap_or_default(),
+            seq: self.seq.unwrap_or(0),
+            prev_hash: prev.as_deref(),
+        };
+        let mut out = Vec::new();
+        write_line(&fields, &sum, &mut out);
+        String::from_utf8(out).unwrap_or_default()
     }
 }

@@ -254,7 +254,14 @@ fn structural_attacks_on_the_database_are_named() {
         ("UPDATE writers SET service_name = 'other' WHERE id = 1", "service_name"),
         ("UPDATE writers SET closed = 0 WHERE id = 1", "closed"),
         ("UPDATE writers SET last_seq = 2 WHERE id = 1", "last_seq"),
-        ("UPDATE log_info SET first_seq = 0", "first records are missing"),
+        ("UPDATE log_info SET first_seq = 0", "log_info"),
+        ("UPDATE log_info SET first_seq = 2", "seq 1, gap"),
+        ("UPDATE log_info SET canonical = 2", "log_info"),
+        ("DROP TABLE log_info", "schema"),
+        ("UPDATE writers SET closed = 7 WHERE id = 1", "not of its type"),
+        ("INSERT INTO writers VALUES (9, '00000000-0000-4000-8000-000000000000', 'x', 0, 0)", "no records"),
+        ("UPDATE audit_events SET id = -1 WHERE id = 3", "before position 1"),
+        ("UPDATE audit_events SET new_value = new_value || ' ' WHERE id = 2", "canonical form"),
     ];
     for (attack, expected) in cases {
         std::fs::write(&path, &original).unwrap();
@@ -290,7 +297,7 @@ fn every_changed_byte_of_a_jsonl_trail_is_found() {
         (vec![0, 1, 3, 4, 5], "gap"),
         (vec![1, 0, 2, 3, 4, 5], "format"),
         (vec![0, 1, 2, 2, 3, 4, 5], "twice"),
-        (vec![1, 2, 3, 4, 5], "gap"),
+        (vec![1, 2, 3, 4, 5], "format"),
     ] {
         let text = String::from_utf8(original.clone()).unwrap();
         let all: Vec<_> = text.lines().collect();

@@ -5,11 +5,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::{About, Item, PAGE, Source, record_of};
+use super::{About, Damage, Item, Links, Origin, PAGE, Source, Walked};
 use crate::error::{ErrorKind, TrailError};
 use crate::filter::Filter;
+use crate::form::record_of;
 use crate::line::{Line, MAX_LINE};
 use crate::record::Record;
+use crate::verify::Code;
 
 pub(super) struct JsonlSource {
     path: PathBuf,
@@ -121,7 +123,7 @@ impl JsonlSource {
             if let Item::Row(f, _) = item
                 && f.event == "audit_open"
             {
-                services.insert(f.writer.to_owned(), service_of(f.context));
+                services.insert(f.writer.to_owned(), service_of(f.context).unwrap_or_default());
             }
             true
         })?;
@@ -130,26 +132,43 @@ impl JsonlSource {
 }
 
 /// The service name in an `audit_open` record's context.
-pub(crate) fn service_of(context: &str) -> String {
-    let value: serde_json::Value = serde_json::from_str(context).unwrap_or_default();
-    value.get("service_name").and_then(|s| s.as_str()).unwrap_or_default().to_owned()
+pub(crate) fn service_of(context: &str) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_str(context).ok()?;
+    value.get("service_name").and_then(|s| s.as_str()).map(str::to_owned)
 }
 
 impl Source for JsonlSource {
-    fn walk(&self, after: u64, visit: &mut dyn FnMut(Item<'_>) -> bool) -> Result<(), TrailError> {
+    fn check_structure(&self) -> Result<Vec<(Code, String)>, TrailError> {
+        Ok(Vec::new())
+    }
+
+    /// Where a segment begins, and what log it belongs to, its first record says.
+    fn origin(&self) -> Result<Origin, TrailError> {
+        Ok(Origin { links: Links::InRecord, log_id: None, first_seq: None })
+    }
+
+    fn walk(&self, after: u64, visit: &mut dyn FnMut(Item<'_>) -> bool) -> Result<Walked, TrailError> {
         let mut last = 0;
-        self.lines(&mut |text, number| match text
+        let unfinished = self.lines(&mut |text, number| match text
             .ok_or_else(|| "the line is too long or not UTF-8".to_owned())
             .and_then(Line::parse)
         {
             Ok(line) => {
                 let f = line.fields();
                 last = f.seq;
-                f.seq <= after || visit(Item::Row(&f, line.checksum()))
+                (after > 0 && f.seq <= after) || visit(Item::Row(&f, line.checksum()))
             }
-            Err(e) => last < after || visit(Item::Damage(last + 1, format!("line {number}: {e}"))),
-        })
-        .map(|_| ())
+            Err(e) => {
+                let why = format!("line {number}: {e}");
+                last < after || visit(Item::Damage(Damage { seq: None, why, checksum: None, writer: None }))
+            }
+        })?;
+        Ok(Walked { changed: false, unfinished })
+    }
+
+    /// The walk saw the file to its end; what came since is of no concern.
+    fn about(&self, last: u64) -> Result<Option<About>, TrailError> {
+        Ok(Some(About { last_seq: last, ..About::default() }))
     }
 
     fn page(&self, filter: &Filter, cursor: Option<u64>) -> Result<(Vec<Record>, bool), TrailError> {
@@ -180,21 +199,5 @@ impl Source for JsonlSource {
         }
         let more = records.len() == want;
         Ok((records, more))
-    }
-
-    fn check_structure(&self) -> Result<Vec<(&'static str, String)>, TrailError> {
-        Ok(Vec::new())
-    }
-
-    fn about(&self, _last: u64) -> Result<Option<About>, TrailError> {
-        let mut log_id = None;
-        let mut first = true;
-        let unfinished = self.lines(&mut |text, _| {
-            if std::mem::take(&mut first) {
-                log_id = text.and_then(|t| Line::parse(t).ok()).map(|l| l.fields().writer.to_owned());
-            }
-            true
-        })?;
-        Ok(Some(About { log_id, first_seq: 1, writers: None, foreign_waiting: 0, unfinished }))
     }
 }

@@ -9,61 +9,104 @@ mod stats;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
-use crate::canonical::{Fields, write_line};
+use crate::canonical::Fields;
 use crate::error::{ErrorKind, ReadError, TrailError};
 use crate::filter::Filter;
-use crate::id::{Checksum, RecordId, WriterId, unhex_into};
-use crate::json::{Scratch, is_canonical};
+use crate::form::record_of;
+use crate::id::RecordId;
 use crate::location::Backend;
-use crate::record::{Json, Record};
-use crate::time;
-use crate::verify::{VerifyReport, verify};
+use crate::record::Record;
+use crate::verify::{Code, VerifyReport, verify};
 
 pub(crate) use jsonl::service_of;
 pub use stats::Stats;
 
 /// Records a query holds at once.
 const PAGE: usize = 256;
+/// Walks that are begun again because the file was changed under them.
+const ATTEMPTS: usize = 20;
 
 /// What a walk over a trail meets.
 pub(crate) enum Item<'a> {
+    /// A record's fields, `prev_hash` included, and its checksum.
     Row(&'a Fields<'a>, &'a str),
-    /// A row or line that is no record, where it stands, and why.
-    Damage(u64, String),
+    Damage(Damage),
 }
 
-/// What the store itself says about writers.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct WriterRow {
-    pub(crate) writer: String,
-    pub(crate) service_name: String,
-    pub(crate) last_seq: u64,
-    pub(crate) closed: bool,
-    pub(crate) is_log: bool,
+/// A row or line that is no record, and what can be known of it.
+pub(crate) struct Damage {
+    pub(crate) seq: Option<u64>,
+    pub(crate) why: String,
+    pub(crate) checksum: Option<String>,
+    pub(crate) writer: Option<(String, u64)>,
 }
 
-/// What a store says of itself, for verification.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct About {
-    pub(crate) log_id: Option<String>,
-    pub(crate) first_seq: u64,
-    /// `None` where the store keeps no such table.
-    pub(crate) writers: Option<Vec<WriterRow>>,
-    pub(crate) foreign_waiting: u64,
+/// How a walk went.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Walked {
+    /// The file was changed while rows of it were shown: forget them all.
+    pub(crate) changed: bool,
     /// Bytes of a last line that has no end.
     pub(crate) unfinished: u64,
 }
 
+/// Where a record's `prev_hash` stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Links {
+    /// Nowhere: it is the checksum of the row above.
+    Above,
+    InRecord,
+}
+
+/// What a store says of itself before a walk.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) links: Links,
+    pub(crate) log_id: Option<String>,
+    pub(crate) first_seq: Option<u64>,
+}
+
+/// A row of the store's table of writers; `None` where a cell is not of its type.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct WriterRow {
+    pub(crate) id: i64,
+    pub(crate) writer: String,
+    pub(crate) service_name: Option<String>,
+    pub(crate) last_seq: Option<i64>,
+    pub(crate) closed: Option<i64>,
+}
+
+/// What a store says of itself after a walk.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct About {
+    pub(crate) last_seq: u64,
+    /// `None` where the store keeps no such table.
+    pub(crate) writers: Option<Vec<WriterRow>>,
+    pub(crate) foreign_waiting: u64,
+}
+
 /// One way to read a trail.
 pub(crate) trait Source {
-    /// Gives records in order of position beyond `after`, until `visit` returns false.
-    fn walk(&self, after: u64, visit: &mut dyn FnMut(Item<'_>) -> bool) -> Result<(), TrailError>;
-    /// Up to `PAGE` records of a query, beyond `cursor` in its order; the second value says whether there may be more.
-    fn page(&self, filter: &Filter, cursor: Option<u64>) -> Result<(Vec<Record>, bool), TrailError>;
-    /// Differences of the schema, and what the store's own integrity check finds: code and explanation.
-    fn check_structure(&self) -> Result<Vec<(&'static str, String)>, TrailError>;
+    /// Differences of the schema, and what the store's own integrity check finds.
+    fn check_structure(&self) -> Result<Vec<(Code, String)>, TrailError>;
+    fn origin(&self) -> Result<Origin, TrailError>;
+    /// Gives records in order of position beyond `after` (0: all), until `visit` returns false.
+    fn walk(&self, after: u64, visit: &mut dyn FnMut(Item<'_>) -> bool) -> Result<Walked, TrailError>;
     /// Read after a walk that reached `last`; `None` if records came meanwhile, so walk on.
     fn about(&self, last: u64) -> Result<Option<About>, TrailError>;
+    /// Up to `PAGE` records of a query, beyond `cursor` in its order; the second value says whether there may be more.
+    fn page(&self, filter: &Filter, cursor: Option<u64>) -> Result<(Vec<Record>, bool), TrailError>;
+}
+
+/// A whole walk into a `T`, from its beginning again where the file was changed under it.
+fn gather<T: Default>(source: &dyn Source, mut visit: impl FnMut(&mut T, Item<'_>) -> bool) -> Result<T, TrailError> {
+    for _ in 0..ATTEMPTS {
+        let mut gathered = T::default();
+        if !source.walk(0, &mut |item| visit(&mut gathered, item))?.changed {
+            return Ok(gathered);
+        }
+    }
+    Err(TrailError::new(ErrorKind::Busy, "the trail kept changing while it was read").help("try again"))
 }
 
 /// A trail opened for reading. Strictly read-only: no file is made or changed, nothing is migrated, no key is needed.
@@ -155,15 +198,13 @@ impl AuditReader {
     /// The trail cannot be read.
     pub fn by_id(&self, id: RecordId) -> Result<Option<Record>, ReadError> {
         let wanted = id.to_string();
-        let mut found = None;
-        self.source.walk(0, &mut |item| match item {
+        gather(&*self.source, |found: &mut Option<Record>, item| match item {
             Item::Row(f, sum) if f.record_id == wanted => {
-                found = record_of(f, Some(sum)).ok();
+                *found = record_of(f, Some(sum)).ok();
                 false
             }
             _ => true,
-        })?;
-        Ok(found)
+        })
     }
 
     /// Follows the trail: each [`Tail::poll`] gives what was committed since.
@@ -253,130 +294,5 @@ impl Tail<'_> {
     /// The position of the last record that was given.
     pub fn cursor(&self) -> u64 {
         self.cursor
-    }
-}
-
-/// A record from its fields, every form checked.
-pub(crate) fn record_of(f: &Fields<'_>, checksum: Option<&str>) -> Result<Record, String> {
-    let id = |name: &str, s: &str| WriterId::parse_exact(s).ok_or_else(|| format!("`{name}` is no UUID in lower case"));
-    let own = |s: Option<&str>| s.map(str::to_owned);
-    let json = |s: &str| Json(s.into());
-    fn hex<const N: usize>(name: &str, s: Option<&str>) -> Result<Option<[u8; N]>, String> {
-        let Some(s) = s else { return Ok(None) };
-        let mut out = [0; N];
-        if unhex_into(s, &mut out) {
-            Ok(Some(out))
-        } else {
-            Err(format!("`{name}` is not lower-case hex of {N} bytes"))
-        }
-    }
-    fn word<T: std::str::FromStr + Copy>(name: &str, s: &str, text: fn(T) -> &'static str) -> Result<T, String> {
-        s.parse::<T>().ok().filter(|w| text(*w) == s).ok_or_else(|| format!("`{name}` is no known word"))
-    }
-    Ok(Record {
-        timestamp: time::parse_exact(f.timestamp).ok_or("`timestamp` has not the form of a timestamp")?,
-        level: word("level", f.level, crate::Level::as_str)?,
-        event: f.event.into(),
-        component: f.component.into(),
-        original_output_file: f.original_output_file.into(),
-        context: json(f.context),
-        file_path: own(f.file_path),
-        user_agent: own(f.user_agent),
-        old_value: f.old_value.map(json),
-        new_value: f.new_value.map(json),
-        process_id: f.process_id,
-        process_name: f.process_name.into(),
-        actor_id: own(f.actor_id),
-        actor_type: f.actor_type.map(|s| word("actor_type", s, crate::ActorType::as_str)).transpose()?,
-        action: own(f.action),
-        outcome: f.outcome.map(|s| word("outcome", s, crate::Outcome::as_str)).transpose()?,
-        trace_id: hex::<16>("trace_id", f.trace_id)?,
-        span_id: hex::<8>("span_id", f.span_id)?,
-        stack: own(f.stack),
-        record_id: RecordId(id("record_id", f.record_id)?.0),
-        writer: id("writer", f.writer)?,
-        writer_seq: f.writer_seq,
-        created_at: Some(f.created_at.into()),
-        seq: Some(f.seq),
-        prev_hash: f.prev_hash.map(|p| Checksum::parse_exact(p).ok_or("`prev_hash` is no checksum")).transpose()?,
-        checksum: checksum.map(|c| Checksum::parse_exact(c).ok_or("`checksum` is no checksum")).transpose()?,
-    })
-}
-
-/// What in a record's fields breaks the record format, beyond what its checksum covers.
-pub(crate) fn form_error(f: &Fields<'_>, buf: &mut Vec<u8>, scratch: &mut Scratch) -> Option<String> {
-    if let Err(e) = record_of(f, None) {
-        return Some(e);
-    }
-    if f.event.is_empty() || f.event.len() > crate::accept::MAX_EVENT {
-        return Some("`event` is empty or longer than 256 bytes".into());
-    }
-    if !time::is_created_at(f.created_at) {
-        return Some("`created_at` has not the form of one".into());
-    }
-    let texts = [
-        Some(f.event),
-        Some(f.component),
-        Some(f.original_output_file),
-        Some(f.process_name),
-        f.file_path,
-        f.user_agent,
-        f.actor_id,
-        f.action,
-        f.stack,
-    ];
-    if texts.iter().flatten().any(|t| t.contains('\0')) {
-        return Some("a text field holds NUL".into());
-    }
-    if [f.file_path, f.user_agent, f.actor_id, f.action, f.stack].contains(&Some("")) {
-        return Some("an optional field is empty instead of absent".into());
-    }
-    for (name, json) in [("context", Some(f.context)), ("old_value", f.old_value), ("new_value", f.new_value)] {
-        if json.is_some_and(|j| !is_canonical(j, buf, scratch)) {
-            return Some(format!("`{name}` is not one JSON value in canonical form"));
-        }
-    }
-    (!f.context.starts_with('{')).then(|| "`context` is no object".into())
-}
-
-impl Record {
-    /// The record as a JSONL line (without its line end), the same whichever store it came from.
-    pub fn to_jsonl(&self) -> String {
-        let own_hex = |bytes: &[u8]| crate::id::hex(bytes);
-        let timestamp = time::format_timestamp(self.timestamp);
-        let (trace, span) = (self.trace_id.map(|t| own_hex(&t)), self.span_id.map(|t| own_hex(&t)));
-        let (id, writer) = (self.record_id.to_string(), self.writer.to_string());
-        let (prev, sum) =
-            (self.prev_hash.map(|p| p.to_string()), self.checksum.map(|c| c.to_string()).unwrap_or_default());
-        let fields = Fields {
-            timestamp: &timestamp,
-            level: self.level.as_str(),
-            event: &self.event,
-            component: &self.component,
-            original_output_file: &self.original_output_file,
-            context: self.context.as_str(),
-            file_path: self.file_path.as_deref(),
-            user_agent: self.user_agent.as_deref(),
-            old_value: self.old_value.as_ref().map(Json::as_str),
-            new_value: self.new_value.as_ref().map(Json::as_str),
-            process_id: self.process_id,
-            process_name: &self.process_name,
-            actor_id: self.actor_id.as_deref(),
-            actor_type: self.actor_type.map(|a| a.as_str()),
-            action: self.action.as_deref(),
-            outcome: self.outcome.map(|o| o.as_str()),
-            trace_id: trace.as_deref(),
-            span_id: span.as_deref(),
-            stack: self.stack.as_deref(),
-            record_id: &id,
-            writer: &writer,
-            writer_seq: self.writer_seq,
-            created_at: self.created_at.as_deref().unwrap_or_default(),
-            seq: self.seq.unwrap_or(0),
-            prev_hash: prev.as_deref(),
-        };
-        let mut out = Vec::new();
-        write_line(&fields, &sum, &mut out);
-        String::from_utf8(out).unwrap_or_default()
     }
 }

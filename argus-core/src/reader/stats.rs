@@ -1,8 +1,8 @@
 //! Counts of a whole trail, in one walk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Item, Source};
+use super::{Item, Source, gather};
 use crate::error::TrailError;
 
 /// Counts of a trail.
@@ -31,33 +31,30 @@ pub struct Stats {
 const KEYS: usize = 1000;
 
 pub(super) fn stats(source: &dyn Source) -> Result<Stats, TrailError> {
-    let mut s = Stats::default();
-    let mut writers = std::collections::BTreeSet::new();
     let count = |map: &mut BTreeMap<String, u64>, key: &str| match map.get_mut(key) {
         Some(n) => *n += 1,
         None => *map.entry(if map.len() < KEYS { key.into() } else { "(other)".into() }).or_default() += 1,
     };
-    source.walk(0, &mut |item| {
-        match item {
-            Item::Damage(..) => s.damaged += 1,
-            Item::Row(f, _) => {
-                s.records += 1;
-                count(&mut s.by_level, f.level);
-                count(&mut s.by_event, f.event);
-                count(&mut s.by_component, f.component);
-                if !writers.contains(f.writer) {
-                    writers.insert(f.writer.to_owned());
-                }
-                if s.oldest.as_deref().is_none_or(|o| f.timestamp < o) {
-                    s.oldest = Some(f.timestamp.into());
-                }
-                if s.newest.as_deref().is_none_or(|n| f.timestamp > n) {
-                    s.newest = Some(f.timestamp.into());
-                }
-            }
+    let (mut stats, writers) = gather(source, |(s, writers): &mut (Stats, BTreeSet<String>), item| {
+        let Item::Row(f, _) = item else {
+            s.damaged += 1;
+            return true;
+        };
+        s.records += 1;
+        count(&mut s.by_level, f.level);
+        count(&mut s.by_event, f.event);
+        count(&mut s.by_component, f.component);
+        if !writers.contains(f.writer) {
+            writers.insert(f.writer.to_owned());
+        }
+        if s.oldest.as_deref().is_none_or(|o| f.timestamp < o) {
+            s.oldest = Some(f.timestamp.into());
+        }
+        if s.newest.as_deref().is_none_or(|n| f.timestamp > n) {
+            s.newest = Some(f.timestamp.into());
         }
         true
     })?;
-    s.writers = writers.len() as u64;
-    Ok(s)
+    stats.writers = writers.len() as u64;
+    Ok(stats)
 }

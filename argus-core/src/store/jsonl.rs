@@ -276,6 +276,8 @@ impl Store for JsonlStore {
                 .set_len(self.acknowledged)
                 .map_err(|e| TrailError::io("cannot cut the JSONL trail to what is synced", &self.path, e))?;
         }
-        Ok(())
+        // Not left to the drop of the file, which comes after callers were told that the trail is closed.
+        flock(&self.file, FlockOperation::Unlock)
+            .map_err(|e| TrailError::io("cannot unlock the JSONL trail", &self.path, e.into()))
     }
 }

@@ -1,0 +1,104 @@
+//! What the fields of a stored record must look like, and the `Record` they make. Rules: `docs/record-format.md`, section 1. Pure.
+
+use std::str::FromStr;
+
+use crate::accept::{MAX_EVENT, MAX_MEMBERS};
+use crate::canonical::Fields;
+use crate::id::{Checksum, RecordId, WriterId, is_uuid, unhex_into};
+use crate::json::{Scratch, is_canonical, object_members};
+use crate::level::{ActorType, Level, Outcome};
+use crate::record::{Json, Record};
+use crate::time;
+
+/// Bytes of the shortest member of an object, with its comma.
+const SHORTEST_MEMBER: usize = 5;
+
+fn hex<const N: usize>(s: &str) -> Option<[u8; N]> {
+    let mut out = [0; N];
+    unhex_into(s, &mut out).then_some(out)
+}
+
+/// A word in its one spelling.
+fn word<T: FromStr + Copy>(s: &str, text: fn(T) -> &'static str) -> Option<T> {
+    s.parse::<T>().ok().filter(|w| text(*w) == s)
+}
+
+/// What in a record's fields breaks the record format, beyond what its checksum covers. Allocates nothing for a sound record.
+pub(crate) fn form_error(f: &Fields<'_>, buf: &mut Vec<u8>, scratch: &mut Scratch) -> Option<String> {
+    let checks: [(&str, bool); 12] = [
+        ("`seq` is 0", f.seq >= 1),
+        ("`writer_seq` is 0", f.writer_seq >= 1),
+        ("`timestamp` has not the form of a timestamp", time::parse_exact(f.timestamp).is_some()),
+        ("`created_at` has not the form of one", time::is_created_at(f.created_at)),
+        ("`level` is no known word", word(f.level, Level::as_str).is_some()),
+        ("`actor_type` is no known word", f.actor_type.is_none_or(|s| word(s, ActorType::as_str).is_some())),
+        ("`outcome` is no known word", f.outcome.is_none_or(|s| word(s, Outcome::as_str).is_some())),
+        ("`trace_id` is not 32 lower-case hex digits", f.trace_id.is_none_or(|s| hex::<16>(s).is_some())),
+        ("`span_id` is not 16 lower-case hex digits", f.span_id.is_none_or(|s| hex::<8>(s).is_some())),
+        ("`record_id` is no UUID of version 7 in lower case", is_uuid(f.record_id, 7)),
+        ("`writer` is no UUID of version 4 in lower case", is_uuid(f.writer, 4)),
+        ("`event` is empty or longer than 256 bytes", (1..=MAX_EVENT).contains(&f.event.len())),
+    ];
+    if let Some((why, _)) = checks.iter().find(|(_, ok)| !ok) {
+        return Some((*why).into());
+    }
+    if f.prev_hash.is_some_and(|p| hex::<32>(p).is_none()) {
+        return Some("`prev_hash` is no checksum".into());
+    }
+    let always = [f.event, f.component, f.original_output_file, f.process_name];
+    let optional = [f.file_path, f.user_agent, f.actor_id, f.action, f.stack];
+    if always.iter().chain(optional.iter().flatten()).any(|t| t.as_bytes().contains(&0)) {
+        return Some("a text field holds NUL".into());
+    }
+    if optional.contains(&Some("")) {
+        return Some("an optional field is empty instead of absent".into());
+    }
+    for (name, json) in [("context", Some(f.context)), ("old_value", f.old_value), ("new_value", f.new_value)] {
+        if json.is_some_and(|j| !is_canonical(j, buf, scratch)) {
+            return Some(format!("`{name}` is not one JSON value in canonical form"));
+        }
+    }
+    if !f.context.starts_with('{') {
+        return Some("`context` is no object".into());
+    }
+    let many = f.context.len() > MAX_MEMBERS * SHORTEST_MEMBER
+        && object_members(f.context).is_ok_and(|members| members.len() > MAX_MEMBERS);
+    many.then(|| format!("`context` has more than {MAX_MEMBERS} members"))
+}
+
+/// A record from its fields; the error names what has not its form.
+pub(crate) fn record_of(f: &Fields<'_>, checksum: Option<&str>) -> Result<Record, String> {
+    let bad = |name: &str| format!("`{name}` has not its form");
+    let uuid = |name, s: &str| WriterId::parse_exact(s).ok_or_else(|| bad(name));
+    let own = |s: Option<&str>| s.map(str::to_owned);
+    let json = |s: &str| Json(s.into());
+    let sum = |name, s: Option<&str>| s.map(|s| Checksum::parse_exact(s).ok_or_else(|| bad(name))).transpose();
+    Ok(Record {
+        timestamp: time::parse_exact(f.timestamp).ok_or_else(|| bad("timestamp"))?,
+        level: word(f.level, Level::as_str).ok_or_else(|| bad("level"))?,
+        event: f.event.into(),
+        component: f.component.into(),
+        original_output_file: f.original_output_file.into(),
+        context: json(f.context),
+        file_path: own(f.file_path),
+        user_agent: own(f.user_agent),
+        old_value: f.old_value.map(json),
+        new_value: f.new_value.map(json),
+        process_id: f.process_id,
+        process_name: f.process_name.into(),
+        actor_id: own(f.actor_id),
+        actor_type: f.actor_type.map(|s| word(s, ActorType::as_str).ok_or_else(|| bad("actor_type"))).transpose()?,
+        action: own(f.action),
+        outcome: f.outcome.map(|s| word(s, Outcome::as_str).ok_or_else(|| bad("outcome"))).transpose()?,
+        trace_id: f.trace_id.map(|s| hex(s).ok_or_else(|| bad("trace_id"))).transpose()?,
+        span_id: f.span_id.map(|s| hex(s).ok_or_else(|| bad("span_id"))).transpose()?,
+        stack: own(f.stack),
+        record_id: RecordId(uuid("record_id", f.record_id)?.0),
+        writer: uuid("writer", f.writer)?,
+        writer_seq: f.writer_seq,
+        created_at: Some(f.created_at.into()),
+        seq: Some(f.seq),
+        prev_hash: sum("prev_hash", f.prev_hash)?,
+        checksum: sum("checksum", checksum)?,
+    })
+}
