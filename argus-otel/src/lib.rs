@@ -51,5 +51,5 @@ pub use context::trace_context;
 /// The very `opentelemetry` this crate was built against.
 pub use opentelemetry;
 #[cfg(feature = "otlp")]
-pub use pipeline::{OtlpError, OtlpPipeline, otlp_from_env, otlp_from_lookup};
+pub use pipeline::{OtlpError, OtlpPipeline, otlp_from_env, otlp_from_env_with, otlp_from_lookup};
 pub use wrapper::OtelAuditWrapper;

@@ -11,7 +11,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, TracerProviderBuilder};
 
 /// How long dropping a pipeline waits for its last spans.
 const DROP_WAIT: Duration = Duration::from_secs(5);
@@ -171,6 +171,17 @@ pub fn otlp_from_env(service_name: &str) -> Result<Option<OtlpPipeline>, OtlpErr
     otlp_from_lookup(service_name, |name| std::env::var(name).ok())
 }
 
+/// As [`otlp_from_env`]; `customise` may add to the provider before it is built: another exporter, a sampler, an id generator.
+///
+/// # Errors
+/// As [`otlp_from_env`].
+pub fn otlp_from_env_with(
+    service_name: &str,
+    customise: impl FnOnce(TracerProviderBuilder) -> TracerProviderBuilder,
+) -> Result<Option<OtlpPipeline>, OtlpError> {
+    pipeline(service_name, |name| std::env::var(name).ok(), customise)
+}
+
 /// As [`otlp_from_env`], with endpoint, protocol, headers, time limit and resource from `lookup` instead of the process's environment.
 ///
 /// # Errors
@@ -178,6 +189,14 @@ pub fn otlp_from_env(service_name: &str) -> Result<Option<OtlpPipeline>, OtlpErr
 pub fn otlp_from_lookup(
     service_name: &str,
     lookup: impl Fn(&str) -> Option<String>,
+) -> Result<Option<OtlpPipeline>, OtlpError> {
+    pipeline(service_name, lookup, |builder| builder)
+}
+
+fn pipeline(
+    service_name: &str,
+    lookup: impl Fn(&str) -> Option<String>,
+    customise: impl FnOnce(TracerProviderBuilder) -> TracerProviderBuilder,
 ) -> Result<Option<OtlpPipeline>, OtlpError> {
     let set = |name: &str| lookup(name).filter(|v| !v.trim().is_empty());
     // The variable of the signal goes before the general one.
@@ -210,7 +229,8 @@ pub fn otlp_from_lookup(
     if let Some(name) = set("OTEL_SERVICE_NAME") {
         resource = resource.with_service_name(name);
     }
-    let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build();
+    let builder = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build());
+    let provider = customise(builder).build();
     Ok(Some(OtlpPipeline { provider, endpoint, down: AtomicBool::new(false) }))
 }
 

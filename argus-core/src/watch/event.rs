@@ -30,6 +30,12 @@ impl ChangeKind {
     }
 }
 
+impl fmt::Display for ChangeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// A change of a watched file's value. Nothing in it is redacted: it is for the program, not for the trail.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
