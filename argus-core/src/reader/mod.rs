@@ -54,6 +54,7 @@ pub(crate) struct Walked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Links {
     /// Nowhere: it is the checksum of the row above.
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only SQLite keeps it so"))]
     Above,
     InRecord,
 }

@@ -1,0 +1,60 @@
+# Every check has a name here. `just` alone lists them; without `just`, copy the command.
+
+default:
+    @just --list
+
+# What CI runs
+ci:
+    .ci/run
+
+# The README's two commands
+tour:
+    cargo run --release --example tour
+test:
+    cargo test --workspace
+
+fmt:
+    cargo fmt --all --check
+clippy:
+    cargo clippy --workspace --all-targets -- -D warnings
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+# JSONL alone, and each feature alone
+features:
+    cargo clippy -p argus-core --no-default-features -- -D warnings
+    cargo clippy -p argus-core --no-default-features --features sqlite -- -D warnings
+    cargo clippy -p argus-core --no-default-features --features watch,toml -- -D warnings
+    cargo clippy -p argus-otel --no-default-features -- -D warnings
+    cargo clippy -p argus-tracing-layer --no-default-features -- -D warnings
+# The examples, run by their tests
+examples:
+    cargo test -p argus-examples
+# The independent verifier's own tests, and whether the golden vectors are what their script makes
+python:
+    python3 tools/test_argus_verify.py
+    python3 tools/make_vectors.py --check
+
+# On demand from here on: these need time, the network, or an installation
+
+# All property tests at length
+properties cases="20000":
+    ARGUS_PROPTEST_CASES={{cases}} cargo test --release -p argus-core --test properties
+# The benchmark table
+bench:
+    cargo run --release -p argus-bench
+# What each index costs
+indexes:
+    python3 dev/bench/indexes.py
+# The stated minimum Rust version
+msrv:
+    rustup toolchain install 1.89 --profile minimal
+    cargo +1.89 check --workspace
+# Both ends of the range of rusqlite
+rusqlite-range:
+    dev/rusqlite-range
+# Licences, advisories, sources (cargo install cargo-deny)
+deny:
+    cargo deny check
+# Faster tests (cargo install cargo-nextest)
+nextest:
+    cargo nextest run --workspace
