@@ -151,3 +151,95 @@ pub(crate) fn upper_bound<'a>(texts: impl Iterator<Item = &'a str> + Clone, json
         FIXED + json + texts.map(escaped_len).sum::<usize>()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::line::Line;
+
+    /// Few and awkward, so that two records often differ in one place only: what looks like the end of a member, escapes, and the empty text.
+    fn text() -> impl Strategy<Value = String> {
+        proptest::sample::select(vec!["a", "b", "\"", "\",\"event\":\"", "\\", "\\\"", "\u{1}", "{}", "é", "null", "0"])
+            .prop_map(String::from)
+    }
+
+    fn json() -> impl Strategy<Value = String> {
+        proptest::sample::select(vec!["{}", "{\"a\":1}", "{\"a\":\"1\"}", "null", "0", "\"\"", "[]", "\"null\""])
+            .prop_map(String::from)
+    }
+
+    type Texts = (Vec<String>, Vec<Option<String>>, Vec<Option<String>>, [u64; 3]);
+
+    fn texts() -> impl Strategy<Value = Texts> {
+        (
+            proptest::collection::vec(text(), 8),
+            proptest::collection::vec(proptest::option::of(text()), 10),
+            proptest::collection::vec(proptest::option::of(json()), 2),
+            proptest::array::uniform3(0u64..3),
+        )
+    }
+
+    fn fields(t: &Texts) -> Fields<'_> {
+        let opt = |i: usize| t.1[i].as_deref();
+        Fields {
+            timestamp: &t.0[0],
+            level: &t.0[1],
+            event: &t.0[2],
+            component: &t.0[3],
+            original_output_file: &t.0[4],
+            process_name: &t.0[5],
+            record_id: &t.0[6],
+            writer: &t.0[7],
+            context: "{}",
+            created_at: "c",
+            file_path: opt(0),
+            user_agent: opt(1),
+            actor_id: opt(2),
+            actor_type: opt(3),
+            action: opt(4),
+            outcome: opt(5),
+            trace_id: opt(6),
+            span_id: opt(7),
+            stack: opt(8),
+            prev_hash: opt(9),
+            old_value: t.2[0].as_deref(),
+            new_value: t.2[1].as_deref(),
+            process_id: t.3[0],
+            writer_seq: t.3[1],
+            seq: t.3[2],
+        }
+    }
+
+    fn bytes(f: &Fields<'_>) -> String {
+        let mut out = Vec::new();
+        write_canonical(f, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    proptest! {
+        /// The bytes can be read back to the very fields, so no two records share them.
+        #[test]
+        fn different_records_have_different_canonical_bytes(t in texts()) {
+            let canonical = bytes(&fields(&t));
+            let with_checksum = canonical.replacen('{', "{\"checksum\":\"s\",", 1);
+            let line = Line::parse(&with_checksum).unwrap();
+            prop_assert_eq!(format!("{:?}", line.fields()), format!("{:?}", fields(&t)));
+            prop_assert!(crate::json::is_canonical(&canonical, &mut Vec::new(), &mut crate::json::Scratch::default()), "{}", canonical);
+        }
+
+        #[test]
+        fn the_upper_bound_is_one(t in texts(), long in "[\"\\\\\u{1}a]{0,300}", scale in 0usize..400) {
+            let long = long.repeat(scale);
+            let f = Fields { event: &long, timestamp: "2026-11-23T12:00:00.000000000Z", level: "SECURITY", created_at: "2026-11-23 12:00:00",
+                process_id: u64::MAX, writer_seq: u64::MAX, seq: u64::MAX, actor_type: Some("service"), outcome: Some("abandoned"),
+                trace_id: Some("0123456789abcdef0123456789abcdef"), span_id: Some("0123456789abcdef"), stack: None,
+                record_id: "0192e0e0-0000-7000-8000-000000000000", writer: "0192e0e0-0000-4000-8000-000000000000",
+                prev_hash: Some("0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"), ..fields(&t) };
+            let texts = [Some(f.event), Some(f.component), Some(f.original_output_file), Some(f.process_name), f.file_path, f.user_agent, f.actor_id, f.action];
+            let json = f.context.len() + f.old_value.map_or(0, str::len) + f.new_value.map_or(0, str::len);
+            prop_assert!(upper_bound(texts.iter().flatten().copied(), json) >= bytes(&f).len());
+        }
+    }
+}

@@ -32,6 +32,8 @@ mod store;
 mod thread;
 mod time;
 mod value;
+#[cfg(test)]
+mod vectors;
 mod verify;
 #[cfg(feature = "watch")]
 mod watch;

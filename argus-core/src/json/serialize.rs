@@ -39,13 +39,23 @@ pub(super) struct Compound<'a, 'w> {
     outer: Option<(Open, &'static str)>,
     key: String,
     array: bool,
-    raw: Option<&'static str>,
+    raw: Raw,
+}
+
+/// Whether a struct is one of `serde_json`'s, whose single field is the value's own text.
+#[derive(Clone, Copy, PartialEq)]
+enum Raw {
+    No,
+    Expected,
+    Written,
 }
 
 impl<'a, 'w> Compound<'a, 'w> {
     fn finish(self) -> Result<(), JsonError> {
-        if self.raw.is_some() {
-            return Ok(());
+        match self.raw {
+            Raw::No => {}
+            Raw::Written => return Ok(()),
+            Raw::Expected => return Err(JsonError::Custom("a raw JSON value without its text".into())),
         }
         if self.array {
             self.out.close_array(self.open);
@@ -65,9 +75,13 @@ impl<'a, 'w> Compound<'a, 'w> {
     }
 
     fn member<T: Serialize + ?Sized>(&mut self, key: &str, v: &T) -> Result<(), JsonError> {
-        if let Some(token) = self.raw {
-            let text = v.serialize(TextOnly)?;
-            return if token == NUMBER { self.out.literal(&text) } else { self.out.json_text(&text) };
+        match self.raw {
+            Raw::No => {}
+            Raw::Expected => {
+                self.raw = Raw::Written;
+                return self.out.json_text(&v.serialize(TextOnly)?);
+            }
+            Raw::Written => return Err(JsonError::Custom("a raw JSON value with two texts".into())),
         }
         self.out.key(&mut self.open, key)?;
         v.serialize(Ser::nested(self.out))?;
@@ -166,7 +180,7 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
     }
     fn serialize_seq(self, _: Option<usize>) -> Result<Compound<'a, 'w>, JsonError> {
         let open = self.out.open_array()?;
-        Ok(Compound { out: self.out, open, outer: None, key: String::new(), array: true, raw: None })
+        Ok(Compound { out: self.out, open, outer: None, key: String::new(), array: true, raw: Raw::No })
     }
     fn serialize_tuple(self, n: usize) -> Result<Compound<'a, 'w>, JsonError> {
         self.serialize_seq(Some(n))
@@ -184,11 +198,18 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
         let mut outer = self.out.open_object()?;
         self.out.key(&mut outer, variant)?;
         let open = self.out.open_array()?;
-        Ok(Compound { out: self.out, open, outer: Some((outer, variant)), key: String::new(), array: true, raw: None })
+        Ok(Compound {
+            out: self.out,
+            open,
+            outer: Some((outer, variant)),
+            key: String::new(),
+            array: true,
+            raw: Raw::No,
+        })
     }
     fn serialize_map(self, _: Option<usize>) -> Result<Compound<'a, 'w>, JsonError> {
         let open = self.out.open_object()?;
-        Ok(Compound { out: self.out, open, outer: None, key: String::new(), array: false, raw: None })
+        Ok(Compound { out: self.out, open, outer: None, key: String::new(), array: false, raw: Raw::No })
     }
     fn serialize_struct(self, name: &'static str, n: usize) -> Result<Compound<'a, 'w>, JsonError> {
         if name == RAW_VALUE || name == NUMBER {
@@ -200,7 +221,7 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
                 outer: None,
                 key: String::new(),
                 array: false,
-                raw: Some(name),
+                raw: Raw::Expected,
             });
         }
         self.serialize_map(Some(n))
@@ -215,7 +236,14 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
         let mut outer = self.out.open_object()?;
         self.out.key(&mut outer, variant)?;
         let open = self.out.open_object()?;
-        Ok(Compound { out: self.out, open, outer: Some((outer, variant)), key: String::new(), array: false, raw: None })
+        Ok(Compound {
+            out: self.out,
+            open,
+            outer: Some((outer, variant)),
+            key: String::new(),
+            array: false,
+            raw: Raw::No,
+        })
     }
 }
 

@@ -103,3 +103,24 @@ fn values_of_sensitive_keys_are_withheld_at_any_depth() {
         r#"{"db":{"api_key":{"$argus.redacted":"key"},"password":{"$argus.redacted":"key"},"port":1,"secret":""},"max_tokens":5}"#
     );
 }
+
+#[test]
+fn whoever_poses_as_a_raw_value_writes_one_json_value_or_nothing() {
+    use serde::ser::SerializeStruct;
+    struct Poser(&'static str, &'static [&'static str]);
+    impl Serialize for Poser {
+        fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+            let mut s = s.serialize_struct(self.0, self.1.len())?;
+            for text in self.1 {
+                s.serialize_field("text", text)?;
+            }
+            s.end()
+        }
+    }
+    for name in ["$serde_json::private::RawValue", "$serde_json::private::Number"] {
+        assert_eq!(ser(&Poser(name, &["1.50"])).unwrap(), "1.5");
+        for texts in [&[][..], &["1", "2"], &["007"], &["+1"], &["1,2"], &["1}"], &["inf"]] {
+            assert!(ser(&[Poser(name, texts)]).is_err(), "{name} {texts:?}");
+        }
+    }
+}
