@@ -22,6 +22,8 @@ pub(crate) const MAX_RECORD: usize = 256 << 10;
 pub(crate) const MAX_EVENT: usize = 256;
 /// Cap of context members, after the merge.
 pub(crate) const MAX_MEMBERS: usize = 128;
+/// The context member that has the bytes of a path that is not UTF-8.
+const PATH_BYTES: &str = "argus.path_bytes";
 /// Cap of a trace state, in bytes; longer ones are dropped.
 const MAX_TRACE_STATE: usize = 512;
 
@@ -55,6 +57,7 @@ pub(crate) struct Call<'a> {
 pub(crate) struct Buffers {
     pub(crate) entry: Vec<u8>,
     json: Scratch,
+    order: Vec<(u64, usize)>,
 }
 
 thread_local!(static BUFFERS: Cell<Option<Box<Buffers>>> = const { Cell::new(None) });
@@ -93,7 +96,7 @@ fn encode_inner(
     buffers: &mut Buffers,
     field: &Cell<&'static str>,
 ) -> Result<(), AuditError> {
-    let Buffers { entry, json } = buffers;
+    let Buffers { entry, json, order } = buffers;
     if event.event.is_empty() {
         return Err(invalid("event", "an event needs a name"));
     }
@@ -135,6 +138,7 @@ fn encode_inner(
         rules,
         w.0,
         json,
+        order,
         call.own,
     )?;
     w.part(Part::Context, start);
@@ -175,52 +179,85 @@ fn json_error(field: String, e: JsonError) -> AuditError {
     }
 }
 
-/// Writes the context: the event's own members, then those of the configuration that it does not name.
+/// Writes the context: the event's own members, and those of the configuration that it does not name. In order from the start, so that no text is moved.
 fn encode_context(
     event: &AuditEvent<'_>,
     raw_path: Option<&std::path::Path>,
     rules: &Rules,
     buf: &mut Vec<u8>,
     json: &mut Scratch,
+    order: &mut Vec<(u64, usize)>,
     own: bool,
 ) -> Result<(), AuditError> {
+    let path_bytes;
+    let path = match raw_path {
+        Some(path) => {
+            path_bytes = crate::id::hex(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
+            Some(Value::from(path_bytes.as_str()))
+        }
+        None => None,
+    };
+    let given = event.member_count();
+    // A number for each member: first the event's own, then the path's bytes, then the configuration's.
+    let key = |n: usize| match n.checked_sub(given) {
+        None => event.member(n).key,
+        Some(0) => PATH_BYTES,
+        Some(i) => rules.context.get(i - 1).map_or("", |(key, _)| key),
+    };
+    order.clear();
+    for n in 0..given {
+        place(order, n, key);
+    }
+    for n in path.iter().map(|_| given).chain(given + 1..if own { 0 } else { given + 1 + rules.context.len() }) {
+        if !event.members().any(|f| f.key == key(n)) {
+            place(order, n, key);
+        }
+    }
+
     // Argus's own records say what they must, whatever their keys are called.
     let source = if own { Source::Stored } else { Source::Caller };
     let mut out = JsonWriter::new(buf, json, &rules.redaction, source);
     let mut open = out.open_object().map_err(|e| json_error("context".into(), e))?;
     let mut count = 0;
-    let mut member = |out: &mut JsonWriter<'_>, key: &str, value: &Value<'_>| -> Result<(), AuditError> {
-        let (start, depth, first) = (out.position(), out.depth(), open.first);
+    for &(prefix, n) in order.iter() {
+        let key = key(n);
         let named = |e| json_error(format!("context.{key}"), e);
-        out.key(&mut open, key).map_err(named)?;
-        if value.encode(out).map_err(named)? {
+        let (start, depth, first) = (out.position(), out.depth(), open.first);
+        out.key_with(&mut open, key, prefix).map_err(named)?;
+        let present = match n.checked_sub(given) {
+            None => event.member(n).value.encode(&mut out).map_err(named)?,
+            Some(0) => path.as_ref().map_or(Ok(false), |p| p.encode(&mut out)).map_err(named)?,
+            Some(i) => {
+                out.raw(rules.context.get(i - 1).map_or("null", |(_, json)| json));
+                true
+            }
+        };
+        if present {
             out.end_member(key);
             count += 1;
         } else {
             out.rewind(start, depth);
             open.first = first;
         }
-        Ok(())
-    };
-    for f in event.members() {
-        member(&mut out, f.key, &f.value)?;
-    }
-    if let Some(path) = raw_path {
-        let bytes = crate::id::hex(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
-        member(&mut out, "argus.path_bytes", &Value::from(bytes.as_str()))?;
-    }
-    for (key, value) in &rules.context {
-        if !own && !event.members().any(|f| f.key == key) {
-            out.key(&mut open, key).map_err(|e| json_error(format!("context.{key}"), e))?;
-            out.raw(value);
-            out.end_member(key);
-            count += 1;
-        }
     }
     if count > MAX_MEMBERS {
         return Err(AuditError::TooLarge { field: "context".into(), size: count, limit: MAX_MEMBERS });
     }
     out.close_object(open).map_err(|e| json_error("context".into(), e))
+}
+
+/// Puts member `n` where its key belongs. Members are few and mostly come in some order, so they are shifted, not sorted.
+#[inline]
+fn place<'a>(order: &mut Vec<(u64, usize)>, n: usize, key: impl Fn(usize) -> &'a str) {
+    let prefix = crate::json::prefix(key(n));
+    order.push((prefix, n));
+    for i in (1..order.len()).rev() {
+        let [.., (before, m), _] = order[..=i] else { break };
+        if !crate::json::prefixed_cmp((before, || key(m)), (prefix, || key(n))).is_gt() {
+            break;
+        }
+        order.swap(i - 1, i);
+    }
 }
 
 /// The configuration's context, made ready.

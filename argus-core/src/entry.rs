@@ -59,9 +59,17 @@ pub(crate) struct EntryWriter<'b>(pub(crate) &'b mut Vec<u8>);
 
 impl<'b> EntryWriter<'b> {
     pub(crate) fn begin(buf: &'b mut Vec<u8>) -> Self {
+        const EMPTY: [u8; HEAD] = {
+            let mut head = [0; HEAD];
+            let mut i = LENGTHS;
+            while i < HEAD {
+                head[i] = 0xff;
+                i += 1;
+            }
+            head
+        };
         buf.clear();
-        buf.resize(LENGTHS, 0);
-        buf.resize(HEAD, 0xff);
+        buf.extend_from_slice(&EMPTY);
         Self(buf)
     }
 

@@ -237,7 +237,21 @@ impl<'a> AuditEvent<'a> {
 
     /// The context members: the slice first, then those added one by one.
     pub(crate) fn members(&self) -> impl Iterator<Item = Field<'a>> + '_ {
-        let slice = self.context.iter().map(|(key, value)| Field { key, value: *value });
-        slice.chain(self.inline.iter().take(self.used as usize).copied()).chain(self.more.iter().copied())
+        (0..self.member_count()).map(|n| self.member(n))
+    }
+
+    pub(crate) fn member_count(&self) -> usize {
+        self.context.len() + usize::from(self.used) + self.more.len()
+    }
+
+    /// The member `n`, below `member_count`.
+    #[inline]
+    pub(crate) fn member(&self, n: usize) -> Field<'a> {
+        let inline = n.wrapping_sub(self.context.len());
+        match (self.context.get(n), self.inline.get(inline)) {
+            (Some((key, value)), _) => Field { key, value: *value },
+            (None, Some(field)) => *field,
+            (None, None) => self.more.get(inline - INLINE).copied().unwrap_or(Field { key: "", value: Value::ABSENT }),
+        }
     }
 }

@@ -188,10 +188,54 @@ macro_rules! audit {
 #[macro_export]
 macro_rules! __members {
     ($sink:ident, $event:ident, $key:literal = $value:expr $(, $($rest:tt)*)?) => {
-        match &$value { value => { $event.push($key, $crate::Value::from(value)); $crate::__members!($sink, $event, $($($rest)*)?) } }
+        match &$value { value => { $event.push($key, $crate::__value!(value)); $crate::__members!($sink, $event, $($($rest)*)?) } }
     };
     ($sink:ident, $event:ident, $key:ident = $value:expr $(, $($rest:tt)*)?) => {
-        match &$value { value => { $event.push(stringify!($key), $crate::Value::from(value)); $crate::__members!($sink, $event, $($($rest)*)?) } }
+        match &$value { value => { $event.push(stringify!($key), $crate::__value!(value)); $crate::__members!($sink, $event, $($($rest)*)?) } }
     };
     ($sink:ident, $event:ident, $(,)?) => { $sink.log($event) };
+}
+
+/// A scalar or text as itself, all else by its `Serialize`: the first trait of the two whose bounds hold is taken, by one reference less.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __value {
+    ($value:ident) => {{
+        #[allow(unused_imports)]
+        use $crate::__private::{ByInto as _, BySerialize as _};
+        (&$crate::__private::Given($value)).argus_value()
+    }};
+}
+
+/// For the macros only.
+#[doc(hidden)]
+#[allow(missing_docs, missing_debug_implementations)]
+pub mod private {
+    use serde::Serialize;
+
+    use crate::value::Value;
+
+    pub struct Given<'a, T: ?Sized>(pub &'a T);
+
+    pub trait ByInto<'a> {
+        fn argus_value(&self) -> Value<'a>;
+    }
+
+    impl<'a, T: Copy + Into<Value<'a>>> ByInto<'a> for Given<'a, T> {
+        #[inline(always)]
+        fn argus_value(&self) -> Value<'a> {
+            (*self.0).into()
+        }
+    }
+
+    pub trait BySerialize<'a> {
+        fn argus_value(&self) -> Value<'a>;
+    }
+
+    impl<'a, T: Serialize> BySerialize<'a> for &Given<'a, T> {
+        #[inline(always)]
+        fn argus_value(&self) -> Value<'a> {
+            self.0.into()
+        }
+    }
 }

@@ -145,6 +145,8 @@ pub use clock::{Clock, SystemClock};
 pub use config::{AuditConfig, Durability, Overflow};
 pub use error::{AuditError, ErrorKind, OpenError, ReadError, TrailError};
 pub use event::AuditEvent;
+#[doc(hidden)]
+pub use ext::private as __private;
 pub use ext::{AuditScope, AuditSinkExt};
 pub use filter::Filter;
 pub use health::Health;

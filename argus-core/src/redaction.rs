@@ -1,12 +1,14 @@
 //! Redaction by key: which members' values are withheld before a record is queued. Pure. (By the shape of the value: later.)
 
+use std::fmt;
+
 /// Keys that begin so are Argus's own.
 pub(crate) const RESERVED: &str = "$argus.";
 /// What stands in place of a value withheld because of its key.
 pub(crate) const MARKER: &str = r#"{"$argus.redacted":"key"}"#;
 
-/// Words whose values are secrets. A key matches if its last word, or its last two or three words joined, is in the list:
-/// `db_password`, `clientSecret` and `X-Api-Key` do, `password_policy` and `max_tokens` do not.
+/// Words whose values are secrets. A key matches if its last word, or its last two or three words joined, is in the list: `db_password`, `clientSecret` and
+/// `X-Api-Key` do, `password_policy` and `max_tokens` do not. Words of five letters or more need no border before them: `PGPASSWORD`, `accesstoken`.
 const DEFAULT: &[&str] = &[
     "password",
     "passwd",
@@ -31,11 +33,38 @@ const DEFAULT: &[&str] = &[
 ];
 
 /// Which keys' values are withheld. On by default, with a small list; [`Redaction::none`] switches it off.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Redaction {
     words: Vec<String>,
-    /// A bit for each letter that a word ends in: nearly every key is refused by it.
-    endings: u32,
+    /// A bit for each pair of letters that a word ends in: nearly every key is passed by it.
+    endings: [u64; (PAIRS / 64) + 1],
+}
+
+/// Classes of a byte: a to z in either case, the digits, all that is no ASCII, separators.
+const CLASSES: [u8; 256] = {
+    let mut table = [SEPARATOR; 256];
+    let mut b = 0;
+    while b < 256 {
+        let c = b as u8;
+        if c.is_ascii_alphabetic() {
+            table[b] = (c | 0x20) - b'a';
+        } else if c.is_ascii_digit() {
+            table[b] = 26 + c - b'0';
+        } else if !c.is_ascii() {
+            table[b] = FOREIGN;
+        }
+        b += 1;
+    }
+    table
+};
+const FOREIGN: u8 = 36;
+const SEPARATOR: u8 = 37;
+const PAIRS: usize = 38 * 38;
+/// Words of this length need no border before them.
+const LONG: usize = 5;
+
+fn class(byte: u8) -> u8 {
+    CLASSES[usize::from(byte)]
 }
 
 impl Default for Redaction {
@@ -44,50 +73,60 @@ impl Default for Redaction {
     }
 }
 
+impl fmt::Debug for Redaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redaction").field("words", &self.words).finish_non_exhaustive()
+    }
+}
+
 impl Redaction {
     /// Withholds nothing.
     pub fn none() -> Self {
-        Self { words: Vec::new(), endings: 0 }
+        Self { words: Vec::new(), endings: [0; _] }
     }
 
     /// Also withholds the values of keys that end in this word, e.g. `session_id`. Upper and lower case and separators do not count.
     #[must_use]
     pub fn key(mut self, word: &str) -> Self {
         let word: String = word.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
-        self.endings |= word.bytes().last().map_or(0, ending);
+        if let [.., a, b] = *word.as_bytes() {
+            self.mark(class(a), class(b));
+        } else if let [b] = *word.as_bytes() {
+            (0..38).for_each(|a| self.mark(a, class(b)));
+        }
         self.words.push(word);
         self
+    }
+
+    fn mark(&mut self, a: u8, b: u8) {
+        let bit = usize::from(a) * 38 + usize::from(b);
+        self.endings[bit / 64] |= 1 << (bit % 64);
     }
 
     /// Whether the value of `key` is withheld.
     #[inline]
     pub fn hides(&self, key: &str) -> bool {
-        let bytes = key.as_bytes();
-        let mut last = bytes.len();
-        while last > 0 && bytes[last - 1].is_ascii_digit() {
-            last -= 1;
+        if let [.., a, b] = *key.as_bytes() {
+            let (a, b) = (class(a), class(b));
+            // Two ASCII letters or digits at the end that no word ends in; digits at the end may be a number behind a word.
+            if a < FOREIGN && b < 26 {
+                let bit = usize::from(a) * 38 + usize::from(b);
+                if self.endings[bit / 64] >> (bit % 64) & 1 == 0 {
+                    return false;
+                }
+            }
         }
-        last >= 3 && self.endings & ending(bytes[last - 1]) != 0 && self.spelt(key.get(..last).unwrap_or(key))
+        self.spelt(key)
     }
 
+    /// The walk that knows borders and separators; with the digits at the key's end, and without.
     #[cold]
-    fn spelt(&self, stem: &str) -> bool {
-        // Two letters more, before the walk that knows borders and separators.
-        let tail = |s: &[u8]| s.len().checked_sub(2).map(|i| (s[i] | 0x20, s[i + 1] | 0x20));
-        let plain = stem.is_ascii();
-        self.words.iter().any(|w| {
-            let (a, b) = (tail(stem.as_bytes()), tail(w.as_bytes()));
-            let possible = !plain || a == b || a.is_some_and(|(x, _)| !x.is_ascii_alphanumeric());
-            possible && ends_with_words(stem, w)
-        })
+    fn spelt(&self, key: &str) -> bool {
+        let whole = key.trim_end_matches(|c: char| !c.is_alphanumeric());
+        let stem = whole.trim_end_matches(|c: char| c.is_ascii_digit() || !c.is_alphanumeric());
+        let ends = |s: &str| self.words.iter().any(|w| ends_with_words(s, w));
+        ends(whole) || (stem.len() < whole.len() && ends(stem))
     }
-}
-
-/// The bit of a word's last letter. All that is no ASCII letter shares one.
-#[inline]
-fn ending(byte: u8) -> u32 {
-    let lower = byte | 0x20;
-    1 << if lower.is_ascii_lowercase() { lower - b'a' } else { 31 }
 }
 
 /// Whether `key`, read backwards without separators, spells `word` and then stops at a word's border.
@@ -110,8 +149,11 @@ fn ends_with_words(key: &str, word: &str) -> bool {
     }
     // A border: the start, a separator, a digit, or a change from lower to upper case (`clientSecret`).
     match rest.peek() {
-        None => true,
-        Some(c) => !c.is_alphanumeric() || (began_upper && !c.is_uppercase()) || c.is_ascii_digit(),
+        None => !word.is_empty(),
+        Some(_) if word.len() >= LONG => true,
+        Some(c) => {
+            !word.is_empty() && (!c.is_alphanumeric() || (began_upper && !c.is_uppercase()) || c.is_ascii_digit())
+        }
     }
 }
 
@@ -132,13 +174,40 @@ mod tests {
             "Authorization",
             "/db/password",
             "apiKey",
+            "password[]",
+            "password_",
+            "PGPASSWORD",
+            "dbpassword",
+            "accesstoken",
+            "token_2",
+            "PWD",
         ] {
             assert!(r.hides(k), "{k}");
         }
-        for k in ["user", "password_policy", "max_tokens", "tokenizer", "secretary", "key", "compass", "monkey", ""] {
+        for k in [
+            "user",
+            "password_policy",
+            "max_tokens",
+            "tokenizer",
+            "secretary",
+            "key",
+            "compass",
+            "monkey",
+            "",
+            "-",
+            "cwd",
+            "s",
+        ] {
             assert!(!r.hides(k), "{k}");
         }
         assert!(Redaction::default().key("session-id").hides("sessionId"));
         assert!(!Redaction::none().hides("password"));
+        let odd = Redaction::none().key("oauth2").key("pw").key("x").key("schlüssel").key("");
+        for k in ["oauth2", "my_OAuth2", "pw", "db.pw", "pw1", "x", "a_x", "Schlüssel", "HAUPTSCHLÜSSEL"] {
+            assert!(odd.hides(k), "{k}");
+        }
+        for k in ["oauth", "oauth3", "apw", "ax", "", "_"] {
+            assert!(!odd.hides(k), "{k}");
+        }
     }
 }

@@ -124,3 +124,45 @@ fn whoever_poses_as_a_raw_value_writes_one_json_value_or_nothing() {
         }
     }
 }
+
+#[test]
+fn every_byte_at_every_place_is_escaped_as_serde_json_does() {
+    for len in 0..20 {
+        for at in 0..len {
+            for byte in 0..0x80u8 {
+                let mut bytes = vec![b'x'; len];
+                bytes[at] = byte;
+                let s = String::from_utf8(bytes).unwrap();
+                let theirs = serde_json::to_string(&s).unwrap();
+                assert_eq!(ser(&s).unwrap(), theirs);
+                assert_eq!(ser(&BTreeMap::from([(&s, 1)])).unwrap(), format!("{{{theirs}:1}}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn names_that_share_their_first_eight_bytes_or_less_are_ordered() {
+    let names = [
+        "",
+        "a",
+        r"a\u0000",
+        "aa",
+        "abcdefg",
+        "abcdefgh",
+        r"abcdefgh\u0000",
+        "abcdefghi",
+        "abcdefghj",
+        r"abc\u00e9",
+        "b",
+        r"\u20ac",
+    ];
+    let mut reversed: Vec<String> = names.iter().map(|n| format!("\"{n}\":1")).collect();
+    let sorted = format!("{{{}}}", {
+        let mut keys: Vec<String> = names.iter().map(|n| serde_json::from_str(&format!("\"{n}\"")).unwrap()).collect();
+        keys.sort_by(|a, b| a.encode_utf16().cmp(b.encode_utf16()));
+        keys.iter().map(|k| format!("{}:1", serde_json::to_string(k).unwrap())).collect::<Vec<_>>().join(",")
+    });
+    reversed.reverse();
+    assert_eq!(text(&format!("{{{}}}", reversed.join(","))).unwrap(), sorted);
+}

@@ -23,6 +23,8 @@ struct Slot {
     end: usize,
     /// The name is ASCII without escapes: its bytes order as its UTF-16 does.
     plain: bool,
+    /// Its first eight bytes as a number, which orders most names. (To read back bytes just written stalls the processor.)
+    prefix: u64,
 }
 
 /// Buffers that are kept between values, so that encoding allocates nothing in the long run.
@@ -151,6 +153,12 @@ impl<'w> JsonWriter<'w> {
 
     /// Begins a member; its value is to be written next, then `end_member`.
     pub(crate) fn key(&mut self, open: &mut Open, key: &str) -> Result<(), JsonError> {
+        self.key_with(open, key, prefix(key))
+    }
+
+    /// The same for a name whose `prefix` is known.
+    #[inline]
+    pub(crate) fn key_with(&mut self, open: &mut Open, key: &str, prefix: u64) -> Result<(), JsonError> {
         if self.source == Source::Caller && key.starts_with(crate::redaction::RESERVED) {
             return Err(JsonError::ReservedKey(key.into()));
         }
@@ -159,14 +167,22 @@ impl<'w> JsonWriter<'w> {
         }
         let start = self.out.len();
         self.out.push(b'"');
-        let plain = is_plain(key);
-        if plain {
-            self.out.extend_from_slice(key.as_bytes());
+        // A short name is its prefix; letters that need nothing fill it up.
+        let (escapes, foreign) = match key.len() {
+            n @ 1..=8 => {
+                let word = prefix | (LOW * u64::from(b'a')).checked_shr(8 * n as u32).unwrap_or(0);
+                (escapes_in(word) != 0, word & HIGH != 0)
+            }
+            _ => scan(key.as_bytes()),
+        };
+        let plain = !escapes && !foreign;
+        if escapes {
+            escape_slowly(key.as_bytes(), self.out);
         } else {
-            escape_into(key, self.out);
+            self.out.extend_from_slice(key.as_bytes());
         }
         self.out.extend_from_slice(b"\":");
-        self.scratch.slots.push(Slot { key: start, value: self.out.len(), end: 0, plain });
+        self.scratch.slots.push(Slot { key: start, value: self.out.len(), end: 0, plain, prefix });
         Ok(())
     }
 
@@ -189,12 +205,16 @@ impl<'w> JsonWriter<'w> {
         let slots = self.scratch.slots.get_mut(open.slots..).unwrap_or_default();
         let text = self.out.as_slice();
         let key = |s: &Slot| text.get(s.key + 1..s.value.saturating_sub(2)).unwrap_or_default();
-        let order =
-            |a: &Slot, b: &Slot| if a.plain && b.plain { key(a).cmp(key(b)) } else { escaped_cmp(key(a), key(b)) };
+        let order = |a: &Slot, b: &Slot| {
+            if !(a.plain && b.plain) {
+                return escaped_cmp(key(a), key(b));
+            }
+            a.prefix.cmp(&b.prefix).then_with(|| key(a).cmp(key(b)))
+        };
         let sorted = slots.is_sorted_by(|a, b| order(a, b) == Ordering::Less);
         if !sorted {
             slots.sort_unstable_by(order);
-            if let Some(pair) = slots.windows(2).find(|p| key(&p[0]) == key(&p[1])) {
+            if let Some(pair) = slots.windows(2).find(|p| p[0].prefix == p[1].prefix && key(&p[0]) == key(&p[1])) {
                 return Err(JsonError::DuplicateKey(String::from_utf8_lossy(key(&pair[0])).into_owned()));
             }
             self.scratch.sorted.clear();
@@ -228,22 +248,71 @@ pub(crate) fn write_u64(mut v: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&buf[at..]);
 }
 
-/// ASCII without escapes. No early exit: short texts, and the loop becomes a few vector instructions.
-fn is_plain(s: &str) -> bool {
-    s.bytes().fold(true, |plain, b| plain & (b < 0x80) & !needs_escape(b))
+/// The first eight bytes, the first of them the most significant, shorter names filled up with zeros: in the order of the bytes.
+#[inline]
+pub(crate) fn prefix(s: &str) -> u64 {
+    let b = s.as_bytes();
+    if let Some(first) = b.first_chunk() {
+        return u64::from_be_bytes(*first);
+    }
+    match (b.first_chunk(), b.last_chunk()) {
+        // The two overlap, and where they do they agree.
+        (Some(first), Some(last)) => {
+            let (first, last) = (u32::from_be_bytes(*first), u32::from_be_bytes(*last));
+            u64::from(first) << 32 | u64::from(last) << (8 * (8 - b.len()))
+        }
+        _ => b.iter().zip([56, 48, 40]).fold(0, |p, (c, shift)| p | u64::from(*c) << shift),
+    }
 }
 
-fn needs_escape(b: u8) -> bool {
-    b < 0x20 || b == b'"' || b == b'\\'
+const LOW: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// High bits are set in the bytes of `word` that need an escape. (It may also mark a byte above one that does; never one alone.)
+#[inline]
+fn escapes_in(word: u64) -> u64 {
+    let zero = |w: u64| w.wrapping_sub(LOW) & !w;
+    let (quote, backslash) = (word ^ (LOW * 0x22), word ^ (LOW * 0x5c));
+    ((word.wrapping_sub(LOW * 0x20) & !word) | zero(quote) | zero(backslash)) & HIGH
+}
+
+/// Whether any byte of `s` needs an escape, and whether any is no ASCII: eight bytes at a time.
+#[inline]
+fn scan(s: &[u8]) -> (bool, bool) {
+    let (mut escapes, mut foreign) = (0, 0);
+    let mut look = |word: u64| {
+        escapes |= escapes_in(word);
+        foreign |= word & HIGH;
+    };
+    let (words, rest) = s.as_chunks();
+    words.iter().for_each(|w| look(u64::from_le_bytes(*w)));
+    if !rest.is_empty() {
+        let four = |c: &[u8; 4]| u64::from(u32::from_le_bytes(*c));
+        if let Some(last) = s.last_chunk() {
+            look(u64::from_le_bytes(*last));
+        } else if let (Some(first), Some(last)) = (s.first_chunk(), s.last_chunk()) {
+            look(four(first) | four(last) << 32);
+        } else {
+            // At most three; the rest are letters that need nothing.
+            look(rest.iter().fold(LOW * u64::from(b'a'), |w, b| w << 8 | u64::from(*b)));
+        }
+    }
+    (escapes != 0, foreign != 0)
 }
 
 /// Appends `s` as the inside of a canonical JSON string.
+#[inline]
 pub(crate) fn escape_into(s: &str, out: &mut Vec<u8>) {
     let bytes = s.as_bytes();
-    if !bytes.iter().fold(false, |any, b| any | needs_escape(*b)) {
+    if scan(bytes).0 {
+        escape_slowly(bytes, out);
+    } else {
         out.extend_from_slice(bytes);
-        return;
     }
+}
+
+#[cold]
+fn escape_slowly(bytes: &[u8], out: &mut Vec<u8>) {
     for &b in bytes {
         match b {
             b'"' => out.extend_from_slice(b"\\\""),
@@ -277,6 +346,12 @@ pub(crate) fn escaped_len(s: &str) -> usize {
 /// Order of two names by UTF-16 code units.
 pub(crate) fn utf16_cmp(a: &str, b: &str) -> Ordering {
     if a.is_ascii() && b.is_ascii() { a.as_bytes().cmp(b.as_bytes()) } else { a.encode_utf16().cmp(b.encode_utf16()) }
+}
+
+/// The same order, from the names' `prefix` where that decides.
+#[inline]
+pub(crate) fn prefixed_cmp<'a>(a: (u64, impl Fn() -> &'a str), b: (u64, impl Fn() -> &'a str)) -> Ordering {
+    if a.0 != b.0 && (a.0 | b.0) & HIGH == 0 { a.0.cmp(&b.0) } else { utf16_cmp(a.1(), b.1()) }
 }
 
 /// The same order for two escaped names of which one at least is not plain.
