@@ -17,9 +17,6 @@ pub(crate) enum Kind {
     LogBridge,
 }
 
-/// Targets that must not feed back into the trail, unless an event says by a field that it is meant.
-const OWN: &[&str] = &["opentelemetry", "hyper", "h2", "tonic", "tower", "reqwest", "rustls", "argus"];
-
 const SLOTS: usize = 256;
 type Slot = Cell<(usize, Kind)>;
 
@@ -45,9 +42,6 @@ pub(crate) fn kind(metadata: &'static Metadata<'static>) -> Kind {
 }
 
 fn decide(metadata: &Metadata<'_>) -> Kind {
-    if !metadata.is_event() {
-        return Kind::Foreign;
-    }
     if metadata.fields().iter().any(|f| f.name() == keys::AUDIT || f.name().starts_with(keys::PREFIX)) {
         return Kind::Audit;
     }
@@ -61,13 +55,4 @@ fn decide(metadata: &Metadata<'_>) -> Kind {
 /// Whether a target marks its events.
 pub(crate) fn is_audit_target(target: &str) -> bool {
     target == keys::AUDIT || target.starts_with("audit::")
-}
-
-/// Whether events of this target must not feed back.
-pub(crate) fn is_own_target(target: &str) -> bool {
-    OWN.iter().any(|own| {
-        target
-            .strip_prefix(own)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with("::") || rest.starts_with(['_', '-']))
-    })
 }

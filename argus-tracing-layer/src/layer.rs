@@ -11,7 +11,7 @@ use argus_core::{ActorType, AuditEvent, AuditSink, Carrier, Level, LossReason, O
 use tracing_core::dispatcher::WeakDispatch;
 use tracing_core::span::{Attributes, Id, Record};
 use tracing_core::subscriber::Interest;
-use tracing_core::{Dispatch, Event, LevelFilter, Metadata, Subscriber};
+use tracing_core::{Dispatch, Event, LevelFilter, Metadata, Subscriber, dispatcher};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
@@ -30,6 +30,7 @@ pub struct AuditLayer<A> {
     sink: A,
     span_fields: Vec<String>,
     max_wait: Duration,
+    ask_current: bool,
     dispatch: OnceLock<WeakDispatch>,
 }
 
@@ -80,7 +81,7 @@ impl Drop for Nested {
 impl<A: AuditSink> AuditLayer<A> {
     /// A layer over a logger, a wrapper, or an `Arc<dyn AuditSink>`.
     pub fn new(sink: A) -> Self {
-        Self { sink, span_fields: Vec::new(), max_wait: MAX_WAIT, dispatch: OnceLock::new() }
+        Self { sink, span_fields: Vec::new(), max_wait: MAX_WAIT, ask_current: false, dispatch: OnceLock::new() }
     }
 
     /// Lets events inherit these span fields, too; those that begin with `audit.` always are.
@@ -101,9 +102,27 @@ impl<A: AuditSink> AuditLayer<A> {
         self
     }
 
+    /// Also finds the trace ids where `tracing-opentelemetry` activates no contexts (its `with_context_activation(false)`), by asking for those of the current
+    /// span. Off by default: asking starts the span, and a sampler or span processor that logs audit events through `tracing` would wait for itself for ever.
+    #[cfg(feature = "otel")]
+    #[must_use]
+    pub fn with_inactive_contexts(mut self, ask: bool) -> Self {
+        self.ask_current = ask;
+        self
+    }
+
     /// The sink inside.
     pub fn sink(&self) -> &A {
         &self.sink
+    }
+
+    /// The dispatch that this layer belongs to.
+    fn dispatch(&self) -> Option<Dispatch> {
+        self.dispatch.get().and_then(WeakDispatch::upgrade).or_else(|| {
+            // An `Option<AuditLayer>` is not told of its dispatch. The global default will do, if it is ours.
+            let ours = |d: &Dispatch| d.downcast_ref::<Self>().is_some_and(|layer| std::ptr::eq(layer, self));
+            dispatcher::get_default(|d| ours(d).then(|| d.clone()))
+        })
     }
 
     fn inherits(&self, name: &str) -> bool {
@@ -124,9 +143,7 @@ impl<A: AuditSink> AuditLayer<A> {
         let vetoed = scratch.event.slots.iter().any(|(n, s)| *n == keys::AUDIT && *s == Slot::Bool(false));
         let marked = kind == Kind::Audit || callsite::is_audit_target(&target);
         if marked && !vetoed {
-            if !event.is_root() {
-                self.gather_spans(event, ctx, &mut scratch.spans);
-            }
+            self.gather_spans(event, ctx, &mut scratch.spans);
             let name = metadata.name();
             let explicit = (!name.starts_with("event ") && name != "log record").then_some(name);
             let level = match *metadata.level() {
@@ -137,8 +154,8 @@ impl<A: AuditSink> AuditLayer<A> {
             let after = target.strip_prefix("audit::").filter(|t| !t.is_empty());
             let built = build(&scratch, level, explicit.or(after).unwrap_or("event"));
             if self.sink.enabled(built.level()) {
-                let dispatch = self.dispatch.get().and_then(WeakDispatch::upgrade);
-                trace::with_trace(event, ctx, dispatch.as_ref(), |trace| {
+                let look = trace::Look { dispatch: || self.dispatch(), current: self.ask_current };
+                trace::with_trace(event, ctx, look, |trace| {
                     // As a relay: the sink itself counts a refusal and writes the gap record.
                     let _ = self.sink.submit(&built, &Carrier::relay(self.max_wait).with_trace(trace));
                 });
@@ -147,7 +164,7 @@ impl<A: AuditSink> AuditLayer<A> {
         SCRATCH.set(Some(scratch));
     }
 
-    /// The inherited fields of the event's spans, the innermost first, each name once.
+    /// The inherited fields of the event's spans, the innermost first, each name once; none for a root.
     fn gather_spans<S>(&self, event: &Event<'_>, ctx: &Context<'_, S>, out: &mut Fields)
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
@@ -157,47 +174,34 @@ impl<A: AuditSink> AuditLayer<A> {
             let extensions = span.extensions();
             let Some(Inherited(fields)) = extensions.get::<Inherited>() else { continue };
             for (name, slot) in &fields.slots {
-                if out.slots.iter().any(|(n, _)| n == name) {
+                // Another `AuditLayer` of this subscriber may allow more.
+                if !self.inherits(name) || out.slots.iter().any(|(n, _)| n == name) {
                     continue;
                 }
-                let slot = match slot {
-                    Slot::Text(range) => {
-                        let start = out.text.len();
-                        out.text.push_str(fields.text(range));
-                        Slot::Text(start..out.text.len())
-                    }
-                    other => other.clone(),
-                };
-                out.slots.push((name, slot));
+                out.copy(name, slot, fields);
             }
         }
     }
 
-    fn keep_span_fields<S>(&self, span: &SpanRef<'_, S>, mut new: Fields)
+    /// Keeps the fields that events inherit, and no text of others: it may be secret.
+    fn keep_span_fields<S>(&self, span: &SpanRef<'_, S>, new: &Fields)
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        new.slots.retain(|(name, _)| self.inherits(name));
-        if new.slots.is_empty() {
-            return;
-        }
+        let mut kept = Fields::default();
+        let inherited = || new.slots.iter().filter(|(name, _)| self.inherits(name));
         let mut extensions = span.extensions_mut();
-        match extensions.get_mut::<Inherited>() {
-            None => extensions.insert(Inherited(new)),
-            Some(Inherited(old)) => {
-                for (name, slot) in new.slots {
-                    let slot = match slot {
-                        Slot::Text(range) => {
-                            let start = old.text.len();
-                            old.text.push_str(new.text.get(range).unwrap_or_default());
-                            Slot::Text(start..old.text.len())
-                        }
-                        other => other,
-                    };
-                    old.slots.retain(|(n, _)| *n != name);
-                    old.slots.push((name, slot));
-                }
+        if let Some(Inherited(old)) = extensions.get_mut::<Inherited>() {
+            // Made anew, so that a field recorded again and again does not grow. (It may also hold what another `AuditLayer` allows.)
+            for (name, slot) in old.slots.iter().filter(|(name, _)| !inherited().any(|(n, _)| n == name)) {
+                kept.copy(name, slot, old);
             }
+        }
+        for (name, slot) in inherited() {
+            kept.copy(name, slot, new);
+        }
+        if !kept.slots.is_empty() {
+            extensions.replace(Inherited(kept));
         }
     }
 }
@@ -263,9 +267,10 @@ where
         let _ = self.dispatch.set(dispatch.downgrade());
     }
 
-    /// `always`: `never` would switch the callsite off for every layer.
+    /// Not `never`: it would switch the callsite off for every layer. Not `always`: after a question such as `enabled!`, a filter of another layer would then swallow
+    /// that layer's next event (tracing issue 2519); `sometimes` has every filter asked anew.
     fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
-        Interest::always()
+        Interest::sometimes()
     }
 
     /// No hint: one would cap unfiltered layers.
@@ -280,7 +285,7 @@ where
                 let mut fields = Fields::default();
                 attributes.record(&mut fields);
                 if let Some(span) = ctx.span(id) {
-                    self.keep_span_fields(&span, fields);
+                    self.keep_span_fields(&span, &fields);
                 }
             }));
         }
@@ -294,19 +299,13 @@ where
         let _ = catch_unwind(AssertUnwindSafe(|| {
             let mut fields = Fields::default();
             values.record(&mut fields);
-            self.keep_span_fields(&span, fields);
+            self.keep_span_fields(&span, &fields);
         }));
     }
 
     fn on_event(&self, event: &Event<'_>, ctx: Context<'_, S>) {
-        let metadata = event.metadata();
-        let kind = callsite::kind(metadata);
+        let kind = callsite::kind(event.metadata());
         if kind == Kind::Foreign || trace::suppressed() {
-            return;
-        }
-        let by_field =
-            || metadata.fields().iter().any(|f| f.name() == keys::AUDIT || f.name().starts_with(keys::PREFIX));
-        if callsite::is_own_target(metadata.target()) && !by_field() {
             return;
         }
         let Some(_nested) = Nested::enter() else {

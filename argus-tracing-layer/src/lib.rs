@@ -34,10 +34,18 @@
 //! - **Fields.** Those of [`keys`] fill the record; the message becomes the context member `message`; all others become context members of their own type.
 //! - **Spans.** Only span fields that begin with `audit.`, or are allowed by [`AuditLayer::with_span_fields`], are inherited. Secrets of `#[instrument]` stay out.
 //!
+//! - **Trace ids** (feature `otel`). Those of the active OpenTelemetry context, whatever the order of the layers; with an explicit `parent:`, that span's; with
+//!   `parent: None`, none, and a wrapper further in takes none either. Telemetry's own calls (a suppressed context) are no events.
+//!
 //! # What it promises the others
-//! The layer answers neither `never` nor a level hint, so it hides nothing from other layers; the price is that callsites stay alive. Do not put a filter on it
-//! (`with_filter`): a per-layer filter can lose events (tracing issue 2519). An event that the trail refuses is a counted loss and a gap record, never a panic.
-//! Another layer or a global filter may still keep an event from every layer: what must be recorded goes to the logger directly.
+//! The layer answers neither `never` nor a level hint, so it hides nothing from other layers; the price is that callsites stay alive, and that filters are asked
+//! at each event. (A span directive of an `EnvFilter`, `[span]=level`, must then be as verbose as its span: asked each time, it says no to a quieter one.) Do not put a
+//! filter on it (`with_filter`): a per-layer filter can lose events (tracing issue 2519). An event that the trail refuses is a counted loss and a gap record, never a
+//! panic. Another layer or a global filter may still keep an event from every layer: what must be recorded goes to the logger directly.
+//!
+//! # What `tracing` does not hand over
+//! - Under a scoped default (`with_default`), an event that the `Debug` of another event's field emits reaches no layer at all; under a global default it is recorded.
+//! - `Option` and `Vec` do not tell a layer of its subscriber. Under a scoped default an event with an explicit `parent:` then has no trace ids; `.boxed()` has them.
 //!
 //! # Layout
 //! - [`keys`]: the reserved field names

@@ -74,10 +74,15 @@ macro_rules! __fields {
     ($key:literal = ? $value:expr $(, $($rest:tt)*)?) => { $crate::__fields!($($($rest)*)?); };
     ($key:literal = % $value:expr $(, $($rest:tt)*)?) => { $crate::__fields!($($($rest)*)?); };
     ($key:literal = $value:expr $(, $($rest:tt)*)?) => { $crate::__fields!($($($rest)*)?); };
+    ({ $key:expr } = ? $value:expr $(, $($rest:tt)*)?) => { $crate::__fields!($($($rest)*)?); };
+    ({ $key:expr } = % $value:expr $(, $($rest:tt)*)?) => { $crate::__fields!($($($rest)*)?); };
+    ({ $key:expr } = $value:expr $(, $($rest:tt)*)?) => { $crate::__fields!($($($rest)*)?); };
     ($($key:ident).+ = ? $value:expr $(, $($rest:tt)*)?) => { $crate::__reserved!($($key).+); $crate::__fields!($($($rest)*)?); };
     ($($key:ident).+ = % $value:expr $(, $($rest:tt)*)?) => { $crate::__reserved!($($key).+); $crate::__fields!($($($rest)*)?); };
     ($($key:ident).+ = $value:expr $(, $($rest:tt)*)?) => { $crate::__reserved!($($key).+); $crate::__fields!($($($rest)*)?); };
     (? $($key:ident).+ $(, $($rest:tt)*)?) => { $crate::__reserved!($($key).+); $crate::__fields!($($($rest)*)?); };
     (% $($key:ident).+ $(, $($rest:tt)*)?) => { $crate::__reserved!($($key).+); $crate::__fields!($($($rest)*)?); };
     ($($key:ident).+ $(, $($rest:tt)*)?) => { $crate::__reserved!($($key).+); $crate::__fields!($($($rest)*)?); };
+    // Any other form of a message, or a mistake, which `tracing` explains better.
+    ($($message:tt)*) => {};
 }

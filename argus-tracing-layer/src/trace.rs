@@ -1,23 +1,32 @@
-//! The trace context of an event: its explicit parent's, none for a root, else the active OpenTelemetry context, else the current span's. Ids are copied; no
-//! `Context` is kept, since it would keep the span alive.
+//! The trace context of an event: its explicit parent's, none for a root, else that of the active OpenTelemetry context. Ids are copied; no `Context` is kept,
+//! since it would keep the span alive.
 
 use argus_core::Trace;
 use tracing_core::{Dispatch, Event, Subscriber};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-/// Runs `f` with the event's trace; never `Unset`, so that a wrapper further in does not look for another.
+/// Where else to look.
+#[cfg_attr(not(feature = "otel"), allow(dead_code))]
+pub(crate) struct Look<F> {
+    /// The dispatch that the event's layer belongs to, asked for only where it is needed.
+    pub(crate) dispatch: F,
+    /// Whether the current span is asked where no context is active.
+    pub(crate) current: bool,
+}
+
+/// Runs `f` with the event's trace. Without OpenTelemetry nothing is known but that a root has none: a wrapper further in may look.
 #[cfg(not(feature = "otel"))]
 pub(crate) fn with_trace<S, R>(
-    _: &Event<'_>,
+    event: &Event<'_>,
     _: &Context<'_, S>,
-    _: Option<&Dispatch>,
+    _: Look<impl Fn() -> Option<Dispatch>>,
     f: impl FnOnce(Trace<'_>) -> R,
 ) -> R
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    f(Trace::Unset)
+    f(if event.is_root() { Trace::None } else { Trace::Unset })
 }
 
 /// Whether the calling code is itself telemetry, which must not feed back.
@@ -31,37 +40,62 @@ pub(crate) use otel::{suppressed, with_trace};
 
 #[cfg(feature = "otel")]
 mod otel {
+    use std::cell::Cell;
+
     use argus_core::TraceContext;
     use opentelemetry::Context as OtelContext;
     use opentelemetry::trace::{SpanContext, TraceContextExt};
     use tracing_core::span::Id;
     use tracing_opentelemetry::get_otel_context;
 
-    use super::{Context, Dispatch, Event, LookupSpan, Subscriber, Trace};
+    use super::{Context, Dispatch, Event, Look, LookupSpan, Subscriber, Trace};
+
+    thread_local!(static ASKING: Cell<bool> = const { Cell::new(false) });
+
+    struct Asked;
+
+    impl Drop for Asked {
+        fn drop(&mut self) {
+            ASKING.set(false);
+        }
+    }
 
     pub(crate) fn suppressed() -> bool {
         OtelContext::is_current_telemetry_suppressed()
     }
 
+    /// The context of a span that this registry knows. Asking starts the span: its sampler runs, under a lock that asking again would wait for.
+    fn of(id: &Id, dispatch: Option<Dispatch>) -> Option<SpanContext> {
+        let dispatch = dispatch?;
+        if ASKING.replace(true) {
+            return None;
+        }
+        let _asked = Asked;
+        get_otel_context(id, &dispatch).map(|cx| cx.span().span_context().clone())
+    }
+
+    /// Runs `f` with the event's trace; never `Unset`, so that a wrapper further in does not look for another.
     pub(crate) fn with_trace<S, R>(
         event: &Event<'_>,
         ctx: &Context<'_, S>,
-        dispatch: Option<&Dispatch>,
+        look: Look<impl Fn() -> Option<Dispatch>>,
         f: impl FnOnce(Trace<'_>) -> R,
     ) -> R
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let of = |id: &Id| dispatch.and_then(|d| get_otel_context(id, d)).map(|cx| cx.span().span_context().clone());
-        let found = if event.is_root() {
-            None
-        } else if event.is_contextual() {
-            // With activation (the default of tracing-opentelemetry) the entered span's context is the active one: a read of a thread-local, and no side effect.
-            OtelContext::map_current(|cx| Some(cx.span().span_context().clone()).filter(SpanContext::is_valid))
-                .or_else(|| ctx.lookup_current().and_then(|span| of(&span.id())))
+        let found = if event.is_contextual() {
+            // The entered span's context is the active one: a read of a thread-local, without side effect and whatever the order of the layers.
+            OtelContext::map_current(|cx| Some(cx.span().span_context().clone()).filter(SpanContext::is_valid)).or_else(
+                || {
+                    // Not by default: a sampler that logs while its span is being entered would wait for itself.
+                    let span = ctx.lookup_current().filter(|_| look.current)?;
+                    of(&span.id(), (look.dispatch)())
+                },
+            )
         } else {
-            // Only an id that this registry knows may be asked for.
-            ctx.event_span(event).and_then(|span| of(&span.id()))
+            // A root has no span. Only an id that this registry knows may be asked for.
+            ctx.event_span(event).and_then(|span| of(&span.id(), (look.dispatch)()))
         };
         match found.filter(SpanContext::is_valid) {
             None => f(Trace::None),

@@ -55,6 +55,19 @@ impl Fields {
         })
     }
 
+    /// Takes over a captured value of `from`.
+    pub(crate) fn copy(&mut self, name: &'static str, slot: &Slot, from: &Fields) {
+        let slot = match slot {
+            Slot::Text(range) => {
+                let start = self.text.len();
+                self.text.push_str(from.text(range));
+                Slot::Text(start..self.text.len())
+            }
+            other => other.clone(),
+        };
+        self.slots.push((name, slot));
+    }
+
     fn keep(&mut self, name: &'static str, slot: Slot) {
         match self.slots.iter_mut().find(|(n, _)| *n == name) {
             // A field recorded again: the last word counts.

@@ -1,4 +1,5 @@
 //! Every example runs and says what its file promises. `cargo test` builds the examples beside this test.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
