@@ -17,11 +17,11 @@ Examples:\n  argus query --since 1h --level warn          what happened in the l
 argus tail -f                                follow the trail\n  argus watch /etc/myapp/*.yaml                record every change of these files\n  argus verify                                 is the trail as it was written?"
 )]
 pub(crate) struct Args {
-    /// The trail's file.
-    #[arg(long, global = true, value_name = "PATH")]
+    /// The trail's file (.db, .sqlite, .sqlite3 or .jsonl), instead of $ARGUS_AUDIT_DB or the unified database.
+    #[arg(long, global = true, value_name = "PATH", display_order = 900)]
     pub(crate) db: Option<PathBuf>,
-    /// One JSON object a line: records in the JSONL form.
-    #[arg(long, global = true)]
+    /// One JSON object a line, for programs; records in the JSONL form.
+    #[arg(long, global = true, display_order = 901)]
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -30,23 +30,31 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Record changes of configuration files until SIGINT or SIGTERM.
+    #[command(
+        after_help = "Prints `ready: watching N files, trail PATH` when it is, records each change of a value with the old one, the new one and the difference, and \
+        closes the trail when it is told to stop. JSON, YAML and TOML are compared by value, other files as text. Values of secret keys are withheld."
+    )]
     Watch {
-        /// Files, or directories whose files of a known format are watched.
+        /// Files, which may come later, or directories: all their .json, .yaml, .yml and .toml files.
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
     /// Print records, newest first.
+    #[command(
+        after_help = "Conditions are joined by AND. A line of text has the position (seq), time (UTC), level, event, component, file, actor, values and context; \
+        `argus show SEQ` prints all of a record."
+    )]
     Query {
         #[command(flatten)]
         filter: FilterArgs,
         /// At most so many.
-        #[arg(short = 'n', long = "limit", default_value_t = 50, value_name = "N")]
+        #[arg(short = 'n', long = "limit", default_value_t = 50, value_name = "N", allow_negative_numbers = true)]
         limit: usize,
         /// Oldest first.
         #[arg(long)]
         oldest_first: bool,
-        /// Go on behind this position (the seq that the page before ended with).
-        #[arg(long, value_name = "SEQ")]
+        /// The next page: go on behind this position, the seq that the page before ended with.
+        #[arg(long, value_name = "SEQ", allow_negative_numbers = true, value_parser = whole())]
         cursor: Option<u64>,
     },
     /// Print the last records, oldest first, and with -f those that come.
@@ -54,7 +62,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         filter: FilterArgs,
         /// How many of the last records.
-        #[arg(short = 'n', long = "limit", default_value_t = 10, value_name = "N")]
+        #[arg(short = 'n', long = "limit", default_value_t = 10, value_name = "N", allow_negative_numbers = true)]
         limit: usize,
         /// Go on as records come, until SIGINT or SIGTERM.
         #[arg(short = 'f', long)]
@@ -67,11 +75,20 @@ pub(crate) enum Command {
         record: String,
     },
     /// Check the whole trail: chain, columns, schema, numbers of each writer.
+    #[command(
+        after_help = "Prints the count, positions, head, times and the assurance: `linked` means that the chain holds, so nothing was changed unless everything after \
+        it was made anew; keep the head elsewhere to notice that, too. Else prints each place that is wrong: position, code and record. Exit code 0 or 1."
+    )]
     Verify,
     /// Counts by level, event and component.
     Stats,
     /// Where the trail is, and why there.
     Where,
+}
+
+/// The integers of the record format: 0 to 2^63-1.
+fn whole() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(..=i64::MAX.unsigned_abs())
 }
 
 /// Conditions, joined by AND.
@@ -83,7 +100,7 @@ pub(crate) struct FilterArgs {
     /// Before this time; as --since.
     #[arg(long, value_name = "TIME")]
     pub(crate) until: Option<String>,
-    /// This level or above: info, warn, critical, security.
+    /// This level or above: info, warn, critical or security.
     #[arg(long)]
     pub(crate) level: Option<String>,
     /// The event's name.
@@ -95,7 +112,7 @@ pub(crate) struct FilterArgs {
     /// The service's name, or the configured output file.
     #[arg(long)]
     pub(crate) app: Option<String>,
-    /// The file that the record is about; with a `*` at the end, every path that begins so.
+    /// The file that the record is about; with a `*` at the end (quote it), every path that begins so.
     #[arg(long, value_name = "PATH")]
     pub(crate) file: Option<String>,
     /// Who acted.
@@ -105,9 +122,9 @@ pub(crate) struct FilterArgs {
     #[arg(long, value_name = "TRACE_ID")]
     pub(crate) trace: Option<String>,
     /// The process id.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true, value_parser = whole())]
     pub(crate) pid: Option<u64>,
-    /// A context member; may be given several times.
+    /// A context member, e.g. port=8080; may be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) context: Vec<String>,
 }

@@ -13,7 +13,7 @@ pub(crate) fn complain(text: &str) {
 pub(crate) fn clean(text: &str) -> String {
     let bad = |c: char| {
         c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
     };
     text.chars().flat_map(|c| if bad(c) { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] }).collect()
 }

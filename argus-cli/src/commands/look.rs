@@ -1,25 +1,35 @@
 //! `show`, `verify`, `stats`, `where`.
 
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 
-use argus_core::{AuditReader, RecordId};
+use argus_core::{AuditReader, Filter, RecordId, VerifyReport};
 use serde_json::json;
 
 use crate::args::Args;
 use crate::{Exit, Failure, output, plan};
 
 pub(crate) fn show(args: &Args, record: &str, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let (seq, id) = (record.parse::<u64>().ok(), record.parse::<RecordId>().ok());
+    if seq.is_none() && id.is_none() {
+        return Err(Failure::Usage(format!(
+            "`{record}` is neither a position such as 42 nor a record id (a UUID, as `argus query --json` prints)"
+        )));
+    }
     let reader = plan::reader(args)?;
-    let found = match (record.parse::<u64>(), record.parse::<RecordId>()) {
-        (Ok(seq), _) => reader.by_seq(seq)?,
-        (_, Ok(id)) => reader.by_id(id)?,
-        _ => return Err(Failure::Usage(format!("`{record}` is neither a position nor a record id"))),
+    let found = match (seq, id) {
+        (Some(seq), _) => reader.by_seq(seq)?,
+        (_, Some(id)) => reader.by_id(id)?,
+        _ => None,
     };
     match found {
         Some(r) if args.json => output::record(out, &r, true)?,
         Some(r) => output::whole(out, &r)?,
         None => {
-            output::complain(&format!("no record {record} in {}", reader.path().display()));
+            let newest = reader.query(Filter::new().newest_first().limit(1))?.next().transpose()?.and_then(|r| r.seq);
+            // Positions have no holes: one that is not there was removed, or is no record any more.
+            let inside = seq.zip(newest).is_some_and(|(s, n)| s > 0 && s < n);
+            let hint = if inside { "; there should be one, so run `argus verify`" } else { "" };
+            output::complain(&format!("no record {record} in {}{hint}", reader.path().display()));
             return Ok(Exit::Tampered);
         }
     }
@@ -28,7 +38,16 @@ pub(crate) fn show(args: &Args, record: &str, out: &mut dyn Write) -> Result<Exi
 
 pub(crate) fn verify(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
     let report = plan::reader(args)?.verify()?;
-    if args.json {
+    let exit = if report.is_ok() { Exit::Ok } else { Exit::Tampered };
+    match print(&report, args.json, out).and_then(|()| out.flush()) {
+        // The verdict is the exit code, whether or not somebody reads the words.
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(exit),
+    }
+}
+
+fn print(report: &VerifyReport, json: bool, out: &mut dyn Write) -> io::Result<()> {
+    if json {
         let findings: Vec<_> = report
             .findings
             .iter()
@@ -42,11 +61,17 @@ pub(crate) fn verify(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> 
         });
         writeln!(out, "{value}")?;
     } else {
+        // A finding may quote what a tamperer wrote: cleaned apart, so that none makes a line of its own.
+        let mut report = report.clone();
+        for f in &mut report.findings {
+            f.detail = output::clean(&f.detail);
+            f.record_id = f.record_id.as_deref().map(output::clean);
+        }
         for line in report.to_string().lines() {
             writeln!(out, "{}", output::clean(line))?;
         }
     }
-    Ok(if report.is_ok() { Exit::Ok } else { Exit::Tampered })
+    Ok(())
 }
 
 pub(crate) fn stats(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
@@ -61,7 +86,8 @@ pub(crate) fn stats(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
     }
     writeln!(out, "{} records of {} writers", s.records, s.writers)?;
     if let (Some(a), Some(b)) = (&s.oldest, &s.newest) {
-        writeln!(out, "{a} to {b}")?;
+        // Nothing has checked these texts.
+        writeln!(out, "{} to {}", output::clean(a), output::clean(b))?;
     }
     if s.damaged > 0 {
         writeln!(out, "{} rows are no records: run `argus verify`", s.damaged)?;

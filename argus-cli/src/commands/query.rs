@@ -20,7 +20,6 @@ pub(crate) fn query(
     cursor: Option<u64>,
     out: &mut dyn Write,
 ) -> Result<Exit, Failure> {
-    let reader = plan::reader(args)?;
     let mut f = plan::filter(filter, SystemTime::now())?.limit(limit);
     if !oldest_first {
         f = f.newest_first();
@@ -28,6 +27,7 @@ pub(crate) fn query(
     if let Some(c) = cursor {
         f = f.after(c);
     }
+    let reader = plan::reader(args)?;
     let (mut n, mut last) = (0, None);
     for r in reader.query(f)? {
         let r = r?;
@@ -49,9 +49,9 @@ pub(crate) fn tail(
     follow: bool,
     out: &mut dyn Write,
 ) -> Result<Exit, Failure> {
+    let f = plan::filter(filter, SystemTime::now())?;
     let stop = follow.then(Stop::install).transpose()?;
     let reader = plan::reader(args)?;
-    let f = plan::filter(filter, SystemTime::now())?;
     // The end is fixed first, so that a record is neither shown twice nor missed between the two reads.
     let end = reader
         .query(argus_core::Filter::new().newest_first().limit(1))?
