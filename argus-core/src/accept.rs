@@ -22,6 +22,18 @@ pub(crate) const MAX_RECORD: usize = 256 << 10;
 pub(crate) const MAX_EVENT: usize = 256;
 /// Cap of context members, after the merge.
 pub(crate) const MAX_MEMBERS: usize = 128;
+/// The component of what Argus says of itself, and the names that verification reads with it: no caller may say the same.
+pub(crate) const OWN_COMPONENT: &str = "argus";
+const OWN_EVENTS: [&str; 8] = [
+    "audit_open",
+    "audit_close",
+    "audit_gap",
+    "audit_segment",
+    "audit_recovered",
+    "audit_migrated",
+    "audit_fallback",
+    "audit_prune",
+];
 /// The context member that has the bytes of a path that is not UTF-8.
 const PATH_BYTES: &str = "argus.path_bytes";
 /// Cap of a trace state, in bytes; longer ones are dropped.
@@ -64,11 +76,12 @@ thread_local!(static BUFFERS: Cell<Option<Box<Buffers>>> = const { Cell::new(Non
 
 /// Runs `f` with this thread's buffers. A `Serialize` that logs gets fresh ones.
 pub(crate) fn with_buffers<T>(f: impl FnOnce(&mut Buffers) -> T) -> T {
-    let mut buffers = BUFFERS.take().unwrap_or_default();
+    // While a thread ends, its buffers may be gone already; a destructor that logs gets fresh ones, too.
+    let mut buffers = BUFFERS.try_with(Cell::take).ok().flatten().unwrap_or_default();
     let result = f(&mut buffers);
     // A thread that once logged something huge should not keep it.
     if buffers.entry.capacity() <= 2 * MAX_RECORD {
-        BUFFERS.set(Some(buffers));
+        let _ = BUFFERS.try_with(|b| b.set(Some(buffers)));
     }
     result
 }
@@ -108,6 +121,9 @@ fn encode_inner(
     let component = event.component.filter(|c| !c.is_empty()).unwrap_or(&rules.component);
     let path = event.file_path.map(|p| (p, p.to_string_lossy()));
     let path_text = path.as_ref().map(|(_, t)| &**t);
+    if !call.own && component == OWN_COMPONENT && OWN_EVENTS.contains(&event.event) {
+        return Err(invalid("event", "Argus says this of itself; name the event or its component otherwise"));
+    }
     let texts = [
         ("event", Some(event.event)),
         ("component", Some(component)),
@@ -274,8 +290,14 @@ pub(crate) fn prepare_context(
             return Err(JsonError::DuplicateKey(key.clone()));
         }
         let (mut out, mut scratch) = (Vec::new(), Scratch::default());
-        JsonWriter::new(&mut out, &mut scratch, redaction, Source::Caller).serialize_top(value)?;
-        ready.push((key.clone(), String::from_utf8(out).unwrap_or_default()));
+        let mut w = JsonWriter::new(&mut out, &mut scratch, redaction, Source::Caller);
+        // In an object, as it will stand in every context: so its depth counts.
+        let mut open = w.open_object()?;
+        w.key(&mut open, key)?;
+        let start = w.position();
+        w.serialize_top(value)?;
+        w.end_member(key);
+        ready.push((key.clone(), String::from_utf8(out.split_off(start)).unwrap_or_default()));
     }
     Ok(ready)
 }

@@ -116,7 +116,12 @@ pub(crate) fn adopt(row: &ForeignRow, now: SystemTime, redaction: &Redaction) ->
         _ if context.is_empty() => {}
         _ => notes.push(("context", context.into())),
     }
-    kept.retain(|(k, _)| k != "argus.foreign");
+    // What the row calls so itself, and when it says it was made, have no place of their own in the record.
+    let own = kept.iter().position(|(k, _)| k == "argus.foreign").map(|i| kept.swap_remove(i).1);
+    notes.extend(own.map(|json| ("argus.foreign", json)));
+    if let Some(c) = row.get("created_at").filter(|c| !c.is_empty()) {
+        notes.push(("created_at", c.into()));
+    }
     if let Some(c) = row.get("checksum").filter(|c| !c.is_empty()) {
         notes.push(("checksum", c.into()));
     }

@@ -65,7 +65,7 @@ pub struct AuditConfig {
     pub output_file: PathBuf,
     /// The lowest level recorded. Default: INFO.
     pub min_level: Level,
-    /// Most records in one transaction. Default: 1000.
+    /// With a `commit_delay`: the writer commits at the latest when so many records wait. Default: 1000.
     pub buffer_size: usize,
     /// How often an idle writer looks after adopted rows and gaps. Default: 5 s.
     pub flush_interval: Duration,

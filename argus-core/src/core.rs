@@ -2,6 +2,7 @@
 //! and no allocation happens under it.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
@@ -15,7 +16,7 @@ use crate::health::{Health, Ledger};
 use crate::id::{RecordId, WriterId};
 use crate::level::Level;
 use crate::observers::Observers;
-use crate::pending::{Completer, Pending};
+use crate::pending::{Completer, Pending, Waiter};
 use crate::queue::{MemoryQueue, Room};
 use crate::sink::{Caller, Carrier, CloseReport, LossReason, Trace};
 use crate::thread;
@@ -30,6 +31,8 @@ pub(crate) struct State {
     pub(crate) last_seq: u64,
     /// Last number that is committed or abandoned.
     pub(crate) done_seq: u64,
+    /// First number that was abandoned: from there on nothing is committed.
+    pub(crate) lost_from: Option<u64>,
     /// Those who wait for a record, in order of its number.
     pub(crate) acks: VecDeque<(u64, Completer)>,
     pub(crate) closing: Option<Instant>,
@@ -70,6 +73,7 @@ impl Core {
                 ledger: Ledger::default(),
                 last_seq: 0,
                 done_seq: 0,
+                lost_from: None,
                 acks: VecDeque::new(),
                 closing: None,
                 closed: false,
@@ -138,8 +142,9 @@ impl Core {
         }
         let committed = self.config.committed_from.is_some_and(|l| event.level >= l);
         let relay = matches!(carrier.caller, Caller::Relay { .. });
-        let wait = committed && !ack && !relay;
-        if committed && relay && !ack {
+        // Nobody waits for the thread he runs on: then the record is accepted as a relay's is.
+        let wait = committed && !ack && !relay && !thread::is_argus();
+        if committed && !wait && !ack {
             self.relay_not_waited.fetch_add(1, Ordering::Relaxed);
         }
         let (id, pending) = self.accept(event, carrier, ack || wait)?;
@@ -163,7 +168,11 @@ impl Core {
         let trace = match (event.trace, carrier.trace) {
             (Trace::Unset, Trace::Unset) => match &self.config.trace_context {
                 Some(f) => {
-                    hook = f();
+                    // Foreign code; without its answer the record has no trace, but there is a record.
+                    hook = catch_unwind(AssertUnwindSafe(|| f())).unwrap_or_else(|_| {
+                        self.observers.error(AuditError::Panicked { field: "trace_context".into() });
+                        None
+                    });
                     hook.as_ref().map(|t| t.as_context())
                 }
                 None => None,
@@ -190,7 +199,8 @@ impl Core {
         caller: Caller,
         ack: bool,
     ) -> Result<(RecordId, Option<Pending>), AuditError> {
-        // A completer is made before the lock, since making it allocates; its id follows.
+        // Made before the lock, since making it allocates; its id follows.
+        let waiter = ack.then(Waiter::new);
         let mut deadline: Option<Instant> = None;
         let mut state = self.lock();
         loop {
@@ -198,6 +208,16 @@ impl Core {
                 return Err(AuditError::Closed);
             }
             match state.queue.room(bytes.len()) {
+                Room::Ok if ack && state.acks.len() == state.acks.capacity() => {
+                    let more = 2 * state.acks.len() + 64;
+                    drop(state);
+                    let mut larger = VecDeque::with_capacity(more);
+                    state = self.lock();
+                    if larger.capacity() > state.acks.capacity() {
+                        larger.append(&mut state.acks);
+                        std::mem::swap(&mut larger, &mut state.acks);
+                    }
+                }
                 Room::Ok => break,
                 Room::Chunk(n) => {
                     drop(state);
@@ -230,8 +250,8 @@ impl Core {
         entry::number(bytes, seq, id);
         state.queue.push(bytes);
         state.ledger.accepted();
-        let pending = ack.then(|| {
-            let (pending, completer) = Pending::channel(id);
+        let pending = waiter.map(|w| {
+            let (pending, completer) = w.name(id);
             state.acks.push_back((seq, completer));
             pending
         });
@@ -286,6 +306,9 @@ impl Core {
         state.hurry += 1;
         self.work.notify_one();
         let result = loop {
+            if let Some(error) = state.lost_from.filter(|l| *l <= target).map(|_| state.report.error.clone()) {
+                break Err(error.unwrap_or(AuditError::Lost));
+            }
             if state.done_seq >= target {
                 break Ok(());
             }
@@ -296,6 +319,44 @@ impl Core {
         };
         state.hurry -= 1;
         result
+    }
+
+    pub(crate) fn unsubscribe(&self, id: crate::sink::ObserverId) {
+        let (last, done) = {
+            let state = self.lock();
+            (state.last_seq, state.done_seq)
+        };
+        self.observers.unsubscribe(id, last, done);
+        // The writer may have been faster than the line above.
+        let done = self.lock().done_seq;
+        self.observers.done(done);
+    }
+
+    /// The writer thread is gone with a panic: nothing more will be committed, and nobody must wait for it.
+    pub(crate) fn writer_died(&self) {
+        let error = AuditError::Panicked { field: "writer".into() };
+        let mut state = self.lock();
+        let n = state.ledger.health.queued;
+        state.ledger.abandoned(n);
+        state.ledger.health.degraded = Some(error.to_string());
+        state.lost_from = (state.done_seq < state.last_seq).then_some(state.done_seq + 1);
+        state.done_seq = state.last_seq;
+        state.closed = true;
+        state.report = CloseReport {
+            committed: state.ledger.health.committed,
+            left: n,
+            error: Some(error.clone()),
+            ..CloseReport::default()
+        };
+        let acks = std::mem::take(&mut state.acks);
+        drop(state);
+        for (_, completer) in acks {
+            completer.complete(Err(error.clone()));
+        }
+        self.progress.notify_all();
+        self.space.notify_all();
+        self.observers.error(error);
+        self.observers.close();
     }
 
     pub(crate) fn close(&self, timeout: Duration) -> CloseReport {
@@ -351,9 +412,9 @@ pub(crate) fn own_entry(
     core: &Arc<Core>,
     state: &mut State,
     event: &AuditEvent<'_>,
+    now: SystemTime,
     out: &mut Vec<u8>,
 ) -> Result<(), AuditError> {
-    let now = core.config.clock.now();
     let call = Call { now, trace: None, observers: Default::default(), own: true };
     accept::with_buffers(|buffers| {
         accept::encode(event, &core.rules, &call, buffers)?;

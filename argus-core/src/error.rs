@@ -107,6 +107,8 @@ impl Error for AuditError {
 pub enum ErrorKind {
     /// The file or directory does not exist.
     NotFound,
+    /// The file is no longer the one that was opened.
+    Replaced,
     /// The operating system refuses access.
     PermissionDenied,
     /// No place for the trail: no `ARGUS_AUDIT_DB`, no home, no state directory.

@@ -1,6 +1,7 @@
 //! Where a trail is, and why there. The only place that knows the search order; never a temporary directory.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{ErrorKind, TrailError};
@@ -47,7 +48,10 @@ pub(crate) fn locate_with(output_file: &Path, env: &dyn Fn(&str) -> Option<OsStr
         });
     }
     let dir = |name: &str, below: &str| {
-        let base = PathBuf::from(env(name).filter(|v| !v.is_empty())?);
+        // systemd joins several state directories by colons: the first is the service's own.
+        let value = env(name).filter(|v| !v.is_empty())?;
+        let first = value.as_encoded_bytes().split(|b| *b == b':' && name == "STATE_DIRECTORY").next()?;
+        let base = PathBuf::from(std::ffi::OsStr::from_bytes(first));
         // XDG: a relative path is to be ignored.
         base.is_absolute().then(|| (base.join(below), format!("{name} is set")))
     };
@@ -98,5 +102,6 @@ mod tests {
         assert_eq!(e.kind(), ErrorKind::NoLocation);
         assert!(e.to_string().contains("ARGUS_AUDIT_DB"));
         assert!(at("/var/log/audit.log", &all).unwrap().redirected);
+        assert_eq!(at("", &[("STATE_DIRECTORY", "/s/a:/s/b")]).unwrap().path, Path::new("/s/a/audit.db"));
     }
 }

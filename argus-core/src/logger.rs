@@ -65,7 +65,11 @@ impl AuditLogger {
             core.observers.end();
             return Ok(AuditLogger(Arc::new(Handle { core, location: None })));
         }
-        let location = locate(&config.output_file)?;
+        let mut location = locate(&config.output_file)?;
+        // What `audit_open` says must lead to the file from anywhere, and a change of directory must not lead elsewhere.
+        if let Ok(path) = std::path::absolute(&location.path) {
+            location.path = path;
+        }
         let access = crate::store::place::Access { mode: config.file_mode, group: config.group };
         let make = {
             let (location, name) = (location.clone(), service.name.clone());
@@ -153,6 +157,7 @@ impl AuditLogger {
         };
         let (tell, told) = mpsc::sync_channel(1);
         let (for_writer, for_observers) = (core.clone(), core.clone());
+        spawn("argus-observer", Box::new(move || for_observers.observers.run()))?;
         spawn(
             "argus-writer",
             Box::new(move || {
@@ -184,16 +189,16 @@ impl AuditLogger {
                     }
                 }
             }),
-        )?;
+        )
+        .inspect_err(|_| core.observers.close())?;
         let opened = told
             .recv()
             .unwrap_or_else(|_| Err(TrailError::new(ErrorKind::Io, "the trail's thread died while opening")));
         if let Err(e) = opened {
             core.lock().closed = true;
-            core.observers.end();
+            core.observers.close();
             return Err(e);
         }
-        spawn("argus-observer", Box::new(move || for_observers.observers.run()))?;
         if redirected {
             core.observers.error(AuditError::Invalid {
                 field: "output_file".into(),
@@ -260,7 +265,7 @@ impl AuditSink for AuditLogger {
     }
 
     fn unsubscribe(&self, id: ObserverId) {
-        self.0.core.observers.unsubscribe(id);
+        self.0.core.unsubscribe(id);
     }
 
     fn report_loss(&self, reason: LossReason, count: u64) {

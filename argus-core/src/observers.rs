@@ -36,6 +36,8 @@ struct Inner {
     queue: VecDeque<Message>,
     all: ObserverSet,
     live: ObserverSet,
+    /// Observers that go once the record of this number is committed or abandoned.
+    leaving: Vec<(ObserverId, u64)>,
     missed: u64,
     busy: bool,
     closed: bool,
@@ -82,12 +84,35 @@ impl Observers {
         Ok(id)
     }
 
-    pub(crate) fn unsubscribe(&self, id: ObserverId) {
+    /// Lets go of an observer after the record `last`, the last that was accepted.
+    pub(crate) fn unsubscribe(&self, id: ObserverId, last: u64, done: u64) {
         let mut inner = self.lock();
-        let bit = ObserverSet::default().with(id).0;
-        inner.live.0 &= !bit;
-        inner.all.0 &= !bit;
-        inner.queue.push_back(Message::Unsubscribe(id));
+        if inner.live.has(id) && !inner.leaving.iter().any(|(l, _)| *l == id) {
+            inner.leaving.push((id, last));
+            self.let_go(inner, done);
+        }
+    }
+
+    /// Every record up to `done` is committed or abandoned, and told.
+    pub(crate) fn done(&self, done: u64) {
+        let inner = self.lock();
+        if !inner.leaving.is_empty() {
+            self.let_go(inner, done);
+        }
+    }
+
+    fn let_go(&self, mut inner: MutexGuard<'_, Inner>, done: u64) {
+        let leaving = std::mem::take(&mut inner.leaving);
+        for (id, last) in leaving {
+            if last > done {
+                inner.leaving.push((id, last));
+                continue;
+            }
+            let bit = ObserverSet::default().with(id).0;
+            inner.live.0 &= !bit;
+            inner.all.0 &= !bit;
+            inner.queue.push_back(Message::Unsubscribe(id));
+        }
         drop(inner);
         self.wake.notify_one();
     }
@@ -182,9 +207,11 @@ impl Observers {
                     inner.busy = false;
                     self.idle.notify_all();
                     if inner.closed {
-                        // Observers may hold exporters: they are dropped here, on our own thread.
+                        // Observers may hold exporters: they are dropped here, on our own thread, and without the lock.
+                        let slots = std::mem::take(&mut inner.slots);
                         inner.ended = true;
-                        inner.slots.clear();
+                        drop(inner);
+                        slots.into_iter().for_each(|o| drop(catch_unwind(AssertUnwindSafe(|| drop(o)))));
                         return;
                     }
                     inner = self.wake.wait_timeout(inner, Duration::from_secs(60)).unwrap_or_else(|e| e.into_inner()).0;
@@ -207,8 +234,8 @@ impl Observers {
                 }
             }
             Message::Unsubscribe(id) => {
-                let gone = self.lock().slots.get_mut(usize::from(id.0)).and_then(Option::take);
-                drop(gone);
+                let mut gone = self.lock().slots.get_mut(usize::from(id.0)).and_then(Option::take);
+                guarded(&mut || drop(gone.take()));
             }
             Message::Missed(to, n) => self.each(to, |o| guarded(&mut || o.missed(n))),
             Message::Observation(ob, to) => {

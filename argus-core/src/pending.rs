@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
@@ -44,11 +45,23 @@ pub struct Pending {
 /// The other end of a [`Pending`], for sinks. Dropped without [`complete`](Completer::complete), it yields [`AuditError::Lost`].
 pub struct Completer(Option<Arc<Shared>>);
 
+/// Both ends of a `Pending` whose record has no id yet.
+pub(crate) struct Waiter(Arc<Shared>);
+
+impl Waiter {
+    pub(crate) fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    pub(crate) fn name(self, record_id: RecordId) -> (Pending, Completer) {
+        (Pending { record_id: Some(record_id), shared: self.0.clone() }, Completer(Some(self.0)))
+    }
+}
+
 impl Pending {
     /// A pending record and the end that completes it; for implementers of sinks.
     pub fn channel(record_id: RecordId) -> (Pending, Completer) {
-        let shared = Arc::new(Shared::default());
-        (Pending { record_id: Some(record_id), shared: shared.clone() }, Completer(Some(shared)))
+        Waiter::new().name(record_id)
     }
 
     /// One whose outcome is known already.
@@ -116,9 +129,9 @@ impl Completer {
             slot.waker.take()
         };
         shared.done.notify_all();
-        // Outside the lock: a waker is foreign code.
+        // Outside the lock, and guarded: a waker is foreign code, and this may be the writer's thread.
         if let Some(waker) = waker {
-            waker.wake();
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
     }
 }

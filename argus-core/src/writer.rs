@@ -1,8 +1,9 @@
 //! The one writer thread of a logger: drain, chain, store, commit, acknowledge. Only it assigns `seq` and calls `Store`. A failed transaction is never believed:
 //! the batch is kept and tried again, and the store itself tells what is in already.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::adopt;
 use crate::canonical::Fields;
@@ -41,19 +42,33 @@ pub(crate) struct Writer {
     canonical: Vec<u8>,
     /// Number, position and checksum of what the last transaction appended.
     sealed: Vec<(u64, u64, Checksum)>,
+    /// `created_at` of the last transaction.
+    created_at: String,
+    /// That one failed: tried again, its batch gets the same bytes.
+    again: bool,
 }
 
 impl Writer {
     pub(crate) fn new(core: Arc<Core>, store: Box<dyn Store>, identity: Identity) -> Self {
         let writer = core.writer.to_string();
-        Self { core, store, identity, writer, canonical: Vec::new(), sealed: Vec::new() }
+        Self {
+            core,
+            store,
+            identity,
+            writer,
+            canonical: Vec::new(),
+            sealed: Vec::new(),
+            created_at: String::new(),
+            again: false,
+        }
     }
 
     /// Commits `audit_open` and what the opening of the store found: the proof that the trail works.
     pub(crate) fn open(&mut self, event: &AuditEvent<'_>) -> Result<(), TrailError> {
         let mut chunk = Vec::new();
         let core = self.core.clone();
-        own_entry(&core, &mut core.lock(), event, &mut chunk).map_err(|e| {
+        let now = core.config.clock.now();
+        own_entry(&core, &mut core.lock(), event, now, &mut chunk).map_err(|e| {
             TrailError::new(crate::error::ErrorKind::Config, "the audit_open record cannot be made").because(e)
         })?;
         self.transact(&[chunk.as_slice()], false)?;
@@ -61,9 +76,15 @@ impl Writer {
         Ok(())
     }
 
-    /// The body of the thread.
-    pub(crate) fn run(mut self) {
-        crate::thread::mark_argus();
+    /// The body of the thread. Nothing here should panic; if something does, nobody is left waiting.
+    pub(crate) fn run(self) {
+        let core = self.core.clone();
+        if catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+            core.writer_died();
+        }
+    }
+
+    fn work(mut self) {
         loop {
             let (mut chunks, closing) = self.gather();
             if let Some(deadline) = closing {
@@ -88,6 +109,7 @@ impl Writer {
     fn gather(&mut self) -> (Vec<Vec<u8>>, Option<Instant>) {
         let core = self.core.clone();
         let config = &core.config;
+        let now = config.clock.now();
         let mut state = core.lock();
         while state.queue.is_empty() && !state.ledger.has_gaps() && state.closing.is_none() {
             state.sleeping = true;
@@ -121,14 +143,14 @@ impl Writer {
         }
         if state.queue.is_empty() && state.ledger.has_gaps() {
             let mut own = Vec::new();
-            self.gap_records(&core, &mut state, &mut own);
+            self.gap_records(&core, &mut state, now, &mut own);
             chunks.push(own);
         }
         let closing = state.closing.filter(|_| state.queue.is_empty());
         (chunks, closing)
     }
 
-    fn gap_records(&self, core: &Arc<Core>, state: &mut State, out: &mut Vec<u8>) {
+    fn gap_records(&self, core: &Arc<Core>, state: &mut State, now: SystemTime, out: &mut Vec<u8>) {
         for (reason, gap) in state.ledger.take_gaps() {
             let (first, last) = (time::format_timestamp(gap.first), time::format_timestamp(gap.last));
             let event = AuditEvent::security("audit_gap")
@@ -137,7 +159,7 @@ impl Writer {
                 .with("writer", self.writer.as_str())
                 .with("count", gap.count);
             let event = event.with("first_time", first.as_str()).with("last_time", last.as_str());
-            if own_entry(core, state, &event, out).is_err() {
+            if own_entry(core, state, &event, now, out).is_err() {
                 // Fixed short fields: it cannot fail, and the count stays in health() all the same.
                 continue;
             }
@@ -150,7 +172,9 @@ impl Writer {
         let mut last_told = None;
         let slices: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
         loop {
-            let Err(e) = self.transact(&slices, closed) else { return Ok(()) };
+            let result = self.transact(&slices, closed);
+            self.again = result.is_err() && !self.created_at.is_empty();
+            let Err(e) = result else { return Ok(()) };
             self.store.rollback();
             let until = deadline.or(self.core.lock().closing);
             if until.is_some_and(|d| Instant::now() >= d) {
@@ -175,11 +199,16 @@ impl Writer {
     fn transact(&mut self, chunks: &[&[u8]], closed: bool) -> Result<(), TrailError> {
         self.sealed.clear();
         let mut head = self.store.begin()?;
-        let now = time::created_at(self.core.config.clock.now());
+        let now = match self.again {
+            true => std::mem::take(&mut self.created_at),
+            false => time::created_at(self.core.config.clock.now()),
+        };
         let created_at = match head.created_at.take() {
-            Some(before) if before > now => before,
+            // Only a true one counts: what was tampered with must not live on in what follows.
+            Some(before) if before > now && time::is_created_at(&before) => before,
             _ => now,
         };
+        self.created_at.clone_from(&created_at);
         let done = head.writer_last;
         let mut log_writer = LogWriter { id: head.log_id, last: head.log_writer_last };
         for f in self.store.findings() {
@@ -304,17 +333,20 @@ impl Writer {
         let core = self.core.clone();
         let now = core.config.clock.now();
         let mut acks = Vec::new();
+        let last;
         {
             let mut state = core.lock();
-            let (mut own, mut callers, mut last) = (0, 0, state.done_seq);
+            let (mut own, mut callers) = (0, 0);
+            let mut reached = state.done_seq;
             for e in chunks.iter().flat_map(|c| entries(c)) {
                 if e.is_own() {
                     own += 1
                 } else {
                     callers += 1
                 }
-                last = e.writer_seq();
+                reached = e.writer_seq();
             }
+            last = reached;
             state.ledger.health.own += own;
             state.ledger.committed(callers, now);
             state.done_seq = last;
@@ -349,6 +381,7 @@ impl Writer {
                 self.observe(&e, Ok(receipt));
             }
         }
+        core.observers.done(last);
     }
 
     fn observe(&self, e: &Entry<'_>, fate: Result<Receipt, AuditError>) {
@@ -396,7 +429,7 @@ impl Writer {
             record_id: e.record_id(),
             writer: self.core.writer,
             writer_seq: e.writer_seq(),
-            created_at: receipt.and_then(|r| r.committed_at).map(time::created_at),
+            created_at: receipt.map(|_| self.created_at.clone()),
             seq: receipt.and_then(|r| r.seq),
             prev_hash: None,
             checksum: receipt.and_then(|r| r.checksum),
@@ -437,8 +470,9 @@ impl Writer {
         }
         if error.is_none() {
             let mut own = Vec::new();
+            let now = core.config.clock.now();
             let mut state = core.lock();
-            self.gap_records(&core, &mut state, &mut own);
+            self.gap_records(&core, &mut state, now, &mut own);
             let h = state.ledger.health.clone();
             let filtered = core.health_filtered();
             let event = AuditEvent::info("audit_close")
@@ -446,7 +480,7 @@ impl Writer {
                 .with("submitted", h.submitted)
                 .with("committed", h.committed);
             let event = event.with("rejected", h.rejected).with("lost", h.lost).with("filtered", filtered);
-            let made = own_entry(&core, &mut state, &event, &mut own);
+            let made = own_entry(&core, &mut state, &event, now, &mut own);
             drop(state);
             let own = vec![own];
             match made.map_err(Some).and_then(|()| {
@@ -464,6 +498,7 @@ impl Writer {
         state.closed = true;
         state.report.committed = state.ledger.health.committed;
         state.report.error = error;
+        state.lost_from = (state.done_seq < state.last_seq).then_some(state.done_seq + 1);
         state.done_seq = state.last_seq;
         drop(state);
         core.progress.notify_all();
@@ -488,6 +523,7 @@ impl Writer {
         for e in chunks.iter().flat_map(|c| entries(c)).filter(|e| self.core.observers.wanted(e.observers())) {
             self.observe(&e, Err(error.clone()));
         }
+        self.core.observers.done(u64::MAX);
     }
 }
 

@@ -40,6 +40,8 @@ pub(super) struct Compound<'a, 'w> {
     key: String,
     array: bool,
     raw: Raw,
+    /// The first error, in case `Serialize` passes over it.
+    failed: Option<JsonError>,
 }
 
 /// Whether a struct is one of `serde_json`'s, whose single field is the value's own text.
@@ -52,6 +54,9 @@ enum Raw {
 
 impl<'a, 'w> Compound<'a, 'w> {
     fn finish(self) -> Result<(), JsonError> {
+        if let Some(e) = self.failed {
+            return Err(e);
+        }
         match self.raw {
             Raw::No => {}
             Raw::Written => return Ok(()),
@@ -71,10 +76,23 @@ impl<'a, 'w> Compound<'a, 'w> {
 
     fn element<T: Serialize + ?Sized>(&mut self, v: &T) -> Result<(), JsonError> {
         self.out.element(&mut self.open);
-        v.serialize(Ser::nested(self.out))
+        let result = v.serialize(Ser::nested(self.out));
+        self.remember(result)
+    }
+
+    fn remember(&mut self, result: Result<(), JsonError>) -> Result<(), JsonError> {
+        if let Err(e) = &result {
+            self.failed.get_or_insert_with(|| e.clone());
+        }
+        result
     }
 
     fn member<T: Serialize + ?Sized>(&mut self, key: &str, v: &T) -> Result<(), JsonError> {
+        let result = self.try_member(key, v);
+        self.remember(result)
+    }
+
+    fn try_member<T: Serialize + ?Sized>(&mut self, key: &str, v: &T) -> Result<(), JsonError> {
         match self.raw {
             Raw::No => {}
             Raw::Expected => {
@@ -180,7 +198,7 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
     }
     fn serialize_seq(self, _: Option<usize>) -> Result<Compound<'a, 'w>, JsonError> {
         let open = self.out.open_array()?;
-        Ok(Compound { out: self.out, open, outer: None, key: String::new(), array: true, raw: Raw::No })
+        Ok(Compound { out: self.out, open, outer: None, key: String::new(), array: true, raw: Raw::No, failed: None })
     }
     fn serialize_tuple(self, n: usize) -> Result<Compound<'a, 'w>, JsonError> {
         self.serialize_seq(Some(n))
@@ -205,11 +223,12 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
             key: String::new(),
             array: true,
             raw: Raw::No,
+            failed: None,
         })
     }
     fn serialize_map(self, _: Option<usize>) -> Result<Compound<'a, 'w>, JsonError> {
         let open = self.out.open_object()?;
-        Ok(Compound { out: self.out, open, outer: None, key: String::new(), array: false, raw: Raw::No })
+        Ok(Compound { out: self.out, open, outer: None, key: String::new(), array: false, raw: Raw::No, failed: None })
     }
     fn serialize_struct(self, name: &'static str, n: usize) -> Result<Compound<'a, 'w>, JsonError> {
         if name == RAW_VALUE || name == NUMBER {
@@ -222,6 +241,7 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
                 key: String::new(),
                 array: false,
                 raw: Raw::Expected,
+                failed: None,
             });
         }
         self.serialize_map(Some(n))
@@ -243,6 +263,7 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
             key: String::new(),
             array: false,
             raw: Raw::No,
+            failed: None,
         })
     }
 }

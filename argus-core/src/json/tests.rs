@@ -166,3 +166,27 @@ fn names_that_share_their_first_eight_bytes_or_less_are_ordered() {
     reversed.reverse();
     assert_eq!(text(&format!("{{{}}}", reversed.join(","))).unwrap(), sorted);
 }
+
+#[test]
+fn an_error_that_serialize_passes_over_still_counts() {
+    use serde::ser::{SerializeMap, SerializeSeq};
+    struct Careless(bool);
+    impl Serialize for Careless {
+        fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+            if self.0 {
+                let mut seq = s.serialize_seq(None)?;
+                if seq.serialize_element(&f64::NAN).is_err() {
+                    seq.serialize_element("NaN")?;
+                }
+                return seq.end();
+            }
+            let mut map = s.serialize_map(None)?;
+            let _ = map.serialize_entry("a", &f64::INFINITY);
+            map.serialize_entry("b", &1)?;
+            map.end()
+        }
+    }
+    for careless in [Careless(true), Careless(false)] {
+        assert!(matches!(ser(&careless), Err(JsonError::NumberRange(_))));
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -130,6 +130,10 @@ fn read_tail(file: &File, path: &Path, findings: &mut Vec<Finding>) -> Result<(T
             if n > crate::line::MAX_LINE {
                 return Err(not_ours(path, "a line is longer than any record"));
             }
+            // All there is, and not the beginning of a record: the file of some other program, which ends without a line end.
+            if offset == 0 && !BEGINNING.starts_with(&line[..n.min(BEGINNING.len())]) {
+                return Err(not_ours(path, "it does not begin with an audit_segment record"));
+            }
             heal(file, path, offset, &line, findings)?;
             break;
         }
@@ -141,7 +145,11 @@ fn read_tail(file: &File, path: &Path, findings: &mut Vec<Finding>) -> Result<(T
                 return Err(not_ours(path, "it does not begin with an audit_segment record"));
             }
             log_text = first.fields().writer.to_owned();
-            tail.log_id = WriterId::parse_exact(&log_text);
+            tail.log_id = Some(WriterId::parse_exact(&log_text).ok_or_else(|| {
+                TrailError::new(ErrorKind::Damaged, "the first record names no log")
+                    .at(path)
+                    .help("keep a copy of the file, and run `argus verify` on it")
+            })?);
         }
         // Only the log writer's lines matter on the way; the rest is passed over unparsed.
         if memchr_str(&line, log_text.as_bytes()) {
@@ -160,6 +168,9 @@ fn read_tail(file: &File, path: &Path, findings: &mut Vec<Finding>) -> Result<(T
     }
     Ok((tail, offset))
 }
+
+/// How each line begins.
+const BEGINNING: &[u8] = b"{\"timestamp\":\"";
 
 fn memchr_str(haystack: &[u8], needle: &[u8]) -> bool {
     !needle.is_empty() && haystack.windows(needle.len()).any(|w| w == needle)
@@ -190,7 +201,8 @@ fn heal(file: &File, path: &Path, offset: u64, fragment: &[u8], findings: &mut V
     let torn = PathBuf::from(name);
     let mode = place_mode(file);
     let save = || -> std::io::Result<()> {
-        let mut t = OpenOptions::new().create(true).append(true).mode(mode).open(&torn)?;
+        let nofollow = i32::try_from((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits()).unwrap_or(0);
+        let mut t = OpenOptions::new().create(true).append(true).mode(mode).custom_flags(nofollow).open(&torn)?;
         t.write_all(fragment)?;
         t.write_all(b"\n")?;
         t.sync_all()?;
@@ -203,20 +215,21 @@ fn heal(file: &File, path: &Path, offset: u64, fragment: &[u8], findings: &mut V
         ("cause", Value::from("torn_line")),
         ("sha256", Value::from(sha256_hex(fragment).as_str())),
     ]);
-    if offset > 0 {
-        findings.push(Finding { event: "audit_recovered", level: Level::Security, context });
-    }
+    findings.push(Finding { event: "audit_recovered", level: Level::Security, context });
     Ok(())
 }
 
 fn place_mode(file: &File) -> u32 {
-    use std::os::unix::fs::MetadataExt;
     file.metadata().map_or(0o600, |m| m.mode() & 0o777)
 }
 
 impl Store for JsonlStore {
     fn begin(&mut self) -> Result<Head, TrailError> {
         self.rollback();
+        let here = self.file.metadata().map_err(|e| TrailError::io("cannot look at the JSONL trail", &self.path, e))?;
+        if place::identity(&self.path).ok() != Some((here.dev(), here.ino())) || here.len() < self.acknowledged {
+            return Err(place::replaced(&self.path));
+        }
         Ok(Head {
             log_id: self.log_id,
             next_seq: self.tail.seq + 1,

@@ -45,6 +45,13 @@ pub(crate) fn prepare(path: &Path, access: Access) -> Result<(PathBuf, bool), Tr
     if !FileType::from_raw_mode(meta.st_mode).is_dir() {
         return Err(TrailError::new(ErrorKind::Config, "the trail's parent is no directory").at(&dir));
     }
+    let me = rustix::process::geteuid().as_raw();
+    let shared = access.group == Some(meta.st_gid);
+    if meta.st_uid != me && meta.st_uid != 0 && me != 0 && !shared {
+        return Err(TrailError::new(ErrorKind::Unsafe, "the trail's directory belongs to another user")
+            .at(&dir)
+            .help("put the trail into a directory of the user that runs this, or configure the group that shares it"));
+    }
     if meta.st_mode & 0o002 != 0 && meta.st_mode & 0o1000 == 0 {
         return Err(TrailError::new(ErrorKind::Unsafe, "anybody may replace files in the trail's directory")
             .at(&dir)
@@ -58,9 +65,34 @@ pub(crate) fn prepare(path: &Path, access: Access) -> Result<(PathBuf, bool), Tr
             set_access(&file, access.mode, access.group)?;
             Ok((file, true))
         }
-        Err(e) if std::io::Error::from(e).kind() == Io::AlreadyExists => check(&file, access).map(|()| (file, false)),
+        Err(e) if std::io::Error::from(e).kind() == Io::AlreadyExists => {
+            check(&file, access)?;
+            // Files that SQLite, or healing, would take for ours.
+            for ending in ["-wal", "-shm", "-journal", ".torn"] {
+                let mut beside = file.as_os_str().to_owned();
+                beside.push(ending);
+                let beside = Path::new(&beside);
+                if rustix::fs::lstat(beside).is_ok() {
+                    check(beside, access)?;
+                }
+            }
+            Ok((file, false))
+        }
         Err(e) => Err(TrailError::io("cannot make the trail's file", &file, e.into())),
     }
+}
+
+/// Device and number of a file.
+pub(crate) fn identity(path: &Path) -> Result<(u64, u64), TrailError> {
+    let st = rustix::fs::lstat(path).map_err(|e| TrailError::io("cannot look at the trail's file", path, e.into()))?;
+    Ok((st.st_dev, st.st_ino))
+}
+
+/// The error of a file that is not the one that was opened.
+pub(crate) fn replaced(path: &Path) -> TrailError {
+    TrailError::new(ErrorKind::Replaced, "the trail's file was deleted, moved or replaced while it was written")
+        .at(path)
+        .help("put the file back; what is queued is kept and written as soon as it is there, or open a new logger for a new trail")
 }
 
 fn set_access(path: &Path, mode: u32, group: Option<u32>) -> Result<(), TrailError> {

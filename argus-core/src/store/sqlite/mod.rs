@@ -31,9 +31,12 @@ pub(crate) struct SqliteStore {
     /// Key of this writer in `writers`.
     key: i64,
     service: String,
+    /// Zero until the first connection.
     log_id: WriterId,
     log_text: String,
     open: bool,
+    /// Device and number of the file, as the first connection found it.
+    identity: (u64, u64),
 }
 
 /// Turns an SQLite failure into what happened, where, and what to do.
@@ -100,7 +103,9 @@ impl SqliteStore {
             log_id: WriterId([0; 16]),
             log_text: String::new(),
             open: false,
+            identity: (0, 0),
         };
+        store.identity = place::identity(&store.path)?;
         store.connect()?;
         Ok(store)
     }
@@ -116,6 +121,7 @@ impl SqliteStore {
             | OpenFlags::SQLITE_OPEN_NOFOLLOW
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        self.look_first()?;
         let mut conn = Connection::open_with_flags(&self.path, flags).map_err(&err)?;
         conn.busy_handler(Some(busy)).map_err(&err)?;
         for (option, on) in [
@@ -149,10 +155,33 @@ impl SqliteStore {
             .at(&self.path));
         }
         conn.set_prepared_statement_cache_capacity(32);
-        self.log_id = schema::create_or_check(&conn, &self.path)?;
+        let log_id = schema::create_or_check(&conn, &self.path)?;
+        if self.log_id != WriterId([0; 16]) && self.log_id != log_id {
+            return Err(place::replaced(&self.path));
+        }
+        self.log_id = log_id;
         self.log_text = self.log_id.to_string();
         self.conn = Some(conn);
         Ok(())
+    }
+
+    /// Refuses what is no trail of ours before anything about it changes: already the switch to WAL writes to the file.
+    fn look_first(&self) -> Result<(), TrailError> {
+        let err = self.err("cannot look at the audit database");
+        if rustix::fs::stat(&self.path).is_ok_and(|s| s.st_size == 0) {
+            return Ok(());
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let mut conn = Connection::open_with_flags(&self.path, flags).map_err(&err)?;
+        conn.busy_handler(Some(busy)).map_err(&err)?;
+        match schema::kind(&conn).map_err(&err)? {
+            // Another process is about to make it.
+            schema::Kind::Empty => Ok(()),
+            kind => schema::check_kind(&kind, &self.path),
+        }
     }
 
     fn conn(&self) -> Result<&Connection, TrailError> {
@@ -175,6 +204,11 @@ fn refuse_other_files(path: &Path) -> Result<(), TrailError> {
 impl Store for SqliteStore {
     fn begin(&mut self) -> Result<Head, TrailError> {
         self.rollback();
+        if place::identity(&self.path).ok() != Some(self.identity) {
+            // What is written now would go into a file that nobody finds again.
+            self.conn = None;
+            return Err(place::replaced(&self.path));
+        }
         if self.conn.is_none() {
             // After a failure: a connection that has seen one is not believed again.
             self.connect()?;
@@ -226,12 +260,16 @@ impl Store for SqliteStore {
     }
 
     fn foreign(&mut self, limit: usize) -> Result<Vec<ForeignRow>, TrailError> {
+        /// What one transaction takes of them, beside the number of rows.
+        const BYTES: usize = 8 << 20;
         let err = self.err("cannot read rows of other programs");
         let read = |conn: &Connection| -> rusqlite::Result<Vec<ForeignRow>> {
             let mut statement = conn.prepare_cached(schema::SELECT_FOREIGN)?;
             let mut rows = statement.query([i64::try_from(limit).unwrap_or(i64::MAX)])?;
-            let mut out = Vec::new();
-            while let Some(row) = rows.next()? {
+            let (mut out, mut bytes) = (Vec::new(), 0);
+            while bytes < BYTES
+                && let Some(row) = rows.next()?
+            {
                 let mut cells = Vec::with_capacity(schema::FOREIGN_COLUMNS.len());
                 for (i, name) in schema::FOREIGN_COLUMNS.iter().enumerate() {
                     let text = match row.get_ref(i + 1)? {
@@ -240,6 +278,7 @@ impl Store for SqliteStore {
                         ValueRef::Real(f) => Some(f.to_string()),
                         ValueRef::Text(b) | ValueRef::Blob(b) => Some(String::from_utf8_lossy(b).into_owned()),
                     };
+                    bytes += text.as_ref().map_or(0, String::len);
                     cells.push((*name, text));
                 }
                 out.push(ForeignRow { id: row.get(0)?, cells });
@@ -359,7 +398,8 @@ impl Store for SqliteStore {
     fn close(&mut self) -> Result<(), TrailError> {
         self.rollback();
         let Some(conn) = self.conn.take() else { return Ok(()) };
-        // A reader may be in the way; then the WAL stays, which harms nothing.
+        // A reader may be in the way; then the WAL stays, which harms nothing. Nobody waits for him.
+        let _ = conn.busy_timeout(Duration::ZERO);
         let _ = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         conn.close().map_err(|(_, e)| error("cannot close the audit database", &self.path, e))
     }

@@ -1,0 +1,135 @@
+//! What happens to a trail's files behind a live logger's back, and files that others planted beside them.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use argus_core::{AuditConfig, AuditError, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, ErrorKind};
+use common::{Dir, WAIT, assert_ok, close, open, records, sql};
+
+/// A logger that tells of the first trouble of its store.
+fn told(path: &std::path::Path) -> (AuditLogger, mpsc::Receiver<ErrorKind>) {
+    let (tell, told) = mpsc::channel();
+    let config = AuditConfig::new(path).on_error(move |e| {
+        if let AuditError::Store(e) = e {
+            let _ = tell.send(e.kind());
+        }
+    });
+    (AuditLogger::open(config).unwrap(), told)
+}
+
+#[test]
+fn a_file_that_is_moved_away_is_noticed_and_nothing_is_lost_when_it_comes_back() {
+    let dir = Dir::new();
+    for path in dir.both() {
+        let (logger, trouble) = told(&path);
+        logger.log_durable(AuditEvent::info("before")).unwrap();
+        let away = path.with_extension("away");
+        fs::rename(&path, &away).unwrap();
+        let pending = logger.log_pending(AuditEvent::info("meanwhile")).unwrap();
+        assert_eq!(trouble.recv_timeout(WAIT).unwrap(), ErrorKind::Replaced);
+        assert!(logger.health().degraded.unwrap().contains("replaced"));
+        assert_eq!(pending.wait(Duration::ZERO), Err(AuditError::Timeout), "not committed to a file that nobody finds");
+        fs::rename(&away, &path).unwrap();
+        pending.wait(WAIT).unwrap();
+        close(&logger);
+        assert_eq!(logger.health().degraded, None);
+        let events: Vec<String> =
+            records(&path).into_iter().map(|r| r.event).filter(|e| !e.starts_with("audit_")).collect();
+        assert_eq!(events, ["before", "meanwhile"]);
+        assert_ok(&path);
+    }
+}
+
+#[test]
+fn another_log_in_its_place_gets_none_of_its_records() {
+    let dir = Dir::new();
+    for path in dir.both() {
+        let other = path.with_file_name(format!("other.{}", path.extension().unwrap().to_str().unwrap()));
+        close(&open(&other));
+        let (logger, trouble) = told(&path);
+        for ending in ["", "-wal", "-shm"] {
+            let beside = |p: &std::path::Path| std::path::PathBuf::from(format!("{}{ending}", p.display()));
+            let _ = fs::remove_file(beside(&path));
+        }
+        fs::rename(&other, &path).unwrap();
+        logger.log(AuditEvent::info("lost")).unwrap();
+        assert_eq!(trouble.recv_timeout(WAIT).unwrap(), ErrorKind::Replaced);
+        let report = logger.close(Duration::from_millis(20));
+        assert!(matches!(report.error, Some(AuditError::Store(_)) | Some(AuditError::Timeout)), "{report:?}");
+        assert!(matches!(logger.close(WAIT).error, Some(AuditError::Store(_))));
+        assert!(matches!(logger.flush(WAIT), Err(AuditError::Store(_))), "what was accepted is not committed");
+        assert_eq!((logger.health().committed, logger.health().lost), (0, 1));
+        assert!(records(&path).iter().all(|r| r.event != "lost"));
+        assert_ok(&path);
+    }
+}
+
+#[test]
+fn a_truncated_jsonl_trail_is_not_written_to() {
+    let dir = Dir::new();
+    let path = dir.path("t.jsonl");
+    let (logger, trouble) = told(&path);
+    logger.log_durable(AuditEvent::info("before")).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(10).unwrap();
+    logger.log(AuditEvent::info("meanwhile")).unwrap();
+    assert_eq!(trouble.recv_timeout(WAIT).unwrap(), ErrorKind::Replaced);
+    fs::write(&path, bytes).unwrap();
+    logger.flush(WAIT).unwrap();
+    close(&logger);
+    assert_ok(&path);
+}
+
+#[test]
+fn planted_files_beside_the_trail_are_refused() {
+    let dir = Dir::new();
+    let target = dir.path("target");
+    fs::write(&target, "").unwrap();
+    for (trail, ending) in [("t.db", "-wal"), ("t.db", "-shm"), ("t.db", "-journal"), ("t.jsonl", ".torn")] {
+        close(&open(&dir.path(trail)));
+        let planted = dir.path(&format!("{trail}{ending}"));
+        let _ = fs::remove_file(&planted);
+        std::os::unix::fs::symlink(&target, &planted).unwrap();
+        let e = AuditLogger::open(AuditConfig::new(dir.path(trail))).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Unsafe, "{e}");
+        assert!(e.to_string().contains(ending), "{e}");
+        fs::remove_file(&planted).unwrap();
+    }
+    assert_eq!(fs::read(&target).unwrap(), b"");
+}
+
+#[test]
+fn a_torn_first_line_is_moved_aside_and_told_of() {
+    let dir = Dir::new();
+    let path = dir.path("t.jsonl");
+    close(&open(&path));
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..40]).unwrap();
+    close(&open(&path));
+    let all = records(&path);
+    assert_eq!(
+        all.iter().map(|r| r.event.as_str()).collect::<Vec<_>>(),
+        ["audit_segment", "audit_recovered", "audit_open", "audit_close"]
+    );
+    assert_eq!(fs::read(dir.path("t.jsonl.torn")).unwrap(), [&whole[..40], b"\n"].concat());
+    assert_ok(&path);
+    if let Some((code, text)) = argus_testkit::verify_with_python(&path) {
+        assert_eq!(code, 0, "{text}");
+    }
+}
+
+#[test]
+fn a_tampered_created_at_does_not_live_on() {
+    let dir = Dir::new();
+    let path = dir.path("t.db");
+    close(&open(&path));
+    common::tamper(&path, "UPDATE audit_events SET created_at = 'zzzz' WHERE id = (SELECT max(id) FROM audit_events)");
+    close(&open(&path));
+    let wrong: i64 =
+        sql(&path).query_row("SELECT count(*) FROM audit_events WHERE created_at = 'zzzz'", [], |r| r.get(0)).unwrap();
+    assert_eq!(wrong, 1);
+}
