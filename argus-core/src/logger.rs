@@ -26,7 +26,11 @@ const DROP_WAIT: Duration = Duration::from_secs(5);
 
 /// The handle of an open trail. Clones share it; [`close`](AuditSink::close) on any closes it for all.
 #[derive(Clone)]
-pub struct AuditLogger(Arc<Handle>);
+pub struct AuditLogger {
+    // Beside the handle, so that a filtered call follows one pointer only.
+    core: Arc<Core>,
+    handle: Arc<Handle>,
+}
 
 struct Handle {
     core: Arc<Core>,
@@ -63,7 +67,7 @@ impl AuditLogger {
             let core = Arc::new(Core::new(config, Rules::empty(), writer));
             core.lock().closed = true;
             core.observers.end();
-            return Ok(AuditLogger(Arc::new(Handle { core, location: None })));
+            return Ok(Self { core: core.clone(), handle: Arc::new(Handle { core, location: None }) });
         }
         let mut location = locate(&config.output_file)?;
         // What `audit_open` says must lead to the file from anywhere, and a change of directory must not lead elsewhere.
@@ -209,7 +213,7 @@ impl AuditLogger {
                 .into(),
             });
         }
-        Ok(AuditLogger(Arc::new(Handle { core, location })))
+        Ok(Self { core: core.clone(), handle: Arc::new(Handle { core, location }) })
     }
 
     /// A guard that closes the trail when it is dropped.
@@ -219,12 +223,12 @@ impl AuditLogger {
 
     /// Where the records go and why there; `None` if auditing is off or in memory.
     pub fn location(&self) -> Option<&Location> {
-        self.0.location.as_ref()
+        self.handle.location.as_ref()
     }
 
     /// This logger's identity as a writer.
     pub fn writer_id(&self) -> WriterId {
-        self.0.core.writer
+        self.core.writer
     }
 
     /// A reader of this trail, which sees all that was accepted before the call.
@@ -247,50 +251,50 @@ impl AuditLogger {
 impl AuditSink for AuditLogger {
     #[inline]
     fn enabled(&self, level: Level) -> bool {
-        self.0.core.enabled(level)
+        self.core.enabled(level)
     }
 
     #[inline]
     fn submit(&self, event: &AuditEvent<'_>, carrier: &Carrier<'_>) -> Result<Option<RecordId>, AuditError> {
-        Ok(self.0.core.submit(event, carrier, false)?.map(|(id, _)| id))
+        Ok(self.core.submit(event, carrier, false)?.map(|(id, _)| id))
     }
 
     fn submit_durable(&self, event: &AuditEvent<'_>, carrier: &Carrier<'_>) -> Result<Pending, AuditError> {
-        let pending = self.0.core.submit(event, carrier, true)?.and_then(|(_, pending)| pending);
+        let pending = self.core.submit(event, carrier, true)?.and_then(|(_, pending)| pending);
         Ok(pending.unwrap_or_else(|| Pending::ready(Err(AuditError::Filtered))))
     }
 
     fn subscribe(&self, observer: Arc<dyn CommitObserver>) -> Result<ObserverId, AuditError> {
-        self.0.core.observers.subscribe(observer)
+        self.core.observers.subscribe(observer)
     }
 
     fn unsubscribe(&self, id: ObserverId) {
-        self.0.core.unsubscribe(id);
+        self.core.unsubscribe(id);
     }
 
     fn report_loss(&self, reason: LossReason, count: u64) {
-        let core = &self.0.core;
+        let core = &self.core;
         core.lose(reason, count, core.config.clock.now());
     }
 
     fn flush(&self, timeout: Duration) -> Result<(), AuditError> {
-        self.0.core.flush(timeout)
+        self.core.flush(timeout)
     }
 
     fn close(&self, timeout: Duration) -> CloseReport {
-        self.0.core.close(timeout)
+        self.core.close(timeout)
     }
 
     fn health(&self) -> Health {
-        self.0.core.health()
+        self.core.health()
     }
 }
 
 impl fmt::Debug for AuditLogger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuditLogger")
-            .field("location", &self.0.location)
-            .field("writer", &self.0.core.writer)
+            .field("location", &self.handle.location)
+            .field("writer", &self.core.writer)
             .finish_non_exhaustive()
     }
 }

@@ -36,8 +36,8 @@ const DEFAULT: &[&str] = &[
 #[derive(Clone, PartialEq, Eq)]
 pub struct Redaction {
     words: Vec<String>,
-    /// A bit for each pair of letters that a word ends in: nearly every key is passed by it.
-    endings: [u64; (PAIRS / 64) + 1],
+    /// A bit for each three letters that a word ends in, several to a bit: nearly every key is passed by it.
+    endings: [u64; ENDINGS / 64],
 }
 
 /// Classes of a byte: a to z in either case, the digits, all that is no ASCII, separators.
@@ -59,12 +59,16 @@ const CLASSES: [u8; 256] = {
 };
 const FOREIGN: u8 = 36;
 const SEPARATOR: u8 = 37;
-const PAIRS: usize = 38 * 38;
+const ENDINGS: usize = 4096;
 /// Words of this length need no border before them.
 const LONG: usize = 5;
 
 fn class(byte: u8) -> u8 {
     CLASSES[usize::from(byte)]
+}
+
+fn ending(a: u8, b: u8, c: u8) -> usize {
+    (usize::from(a) * 1444 + usize::from(b) * 38 + usize::from(c)) % ENDINGS
 }
 
 impl Default for Redaction {
@@ -89,28 +93,30 @@ impl Redaction {
     #[must_use]
     pub fn key(mut self, word: &str) -> Self {
         let word: String = word.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
-        if let [.., a, b] = *word.as_bytes() {
-            self.mark(class(a), class(b));
-        } else if let [b] = *word.as_bytes() {
-            (0..38).for_each(|a| self.mark(a, class(b)));
+        let last: Vec<u8> = word.bytes().rev().take(3).map(class).collect();
+        let any = || 0..SEPARATOR + 1;
+        // What a shorter word leaves open can be anything.
+        let (c, b, a) = (last.first(), last.get(1), last.get(2));
+        for c in any().filter(|x| c.is_some_and(|c| c == x)) {
+            for b in any().filter(|x| b.is_none_or(|b| b == x)) {
+                for a in any().filter(|x| a.is_none_or(|a| a == x)) {
+                    let bit = ending(a, b, c);
+                    self.endings[bit / 64] |= 1 << (bit % 64);
+                }
+            }
         }
         self.words.push(word);
         self
     }
 
-    fn mark(&mut self, a: u8, b: u8) {
-        let bit = usize::from(a) * 38 + usize::from(b);
-        self.endings[bit / 64] |= 1 << (bit % 64);
-    }
-
     /// Whether the value of `key` is withheld.
     #[inline]
     pub fn hides(&self, key: &str) -> bool {
-        if let [.., a, b] = *key.as_bytes() {
-            let (a, b) = (class(a), class(b));
-            // Two ASCII letters or digits at the end that no word ends in; digits at the end may be a number behind a word.
-            if a < FOREIGN && b < 26 {
-                let bit = usize::from(a) * 38 + usize::from(b);
+        if let [.., a, b, c] = *key.as_bytes() {
+            let (a, b, c) = (class(a), class(b), class(c));
+            // Three ASCII letters or digits at the end that no word ends in; digits at the end may be a number behind a word.
+            if a < FOREIGN && b < FOREIGN && c < 26 {
+                let bit = ending(a, b, c);
                 if self.endings[bit / 64] >> (bit % 64) & 1 == 0 {
                     return false;
                 }
@@ -124,9 +130,39 @@ impl Redaction {
     fn spelt(&self, key: &str) -> bool {
         let whole = key.trim_end_matches(|c: char| !c.is_alphanumeric());
         let stem = whole.trim_end_matches(|c: char| c.is_ascii_digit() || !c.is_alphanumeric());
-        let ends = |s: &str| self.words.iter().any(|w| ends_with_words(s, w));
+        let ends = |s: &str| {
+            let plain = s.is_ascii();
+            let last = s.as_bytes().last().map(u8::to_ascii_lowercase);
+            // In ASCII the last byte is a letter or digit, and must be the word's.
+            let possible = |w: &&String| !plain || w.as_bytes().last().copied() == last;
+            self.words.iter().filter(possible).any(|w| {
+                if plain && w.is_ascii() { ends_with_ascii(s.as_bytes(), w.as_bytes()) } else { ends_with_words(s, w) }
+            })
+        };
         ends(whole) || (stem.len() < whole.len() && ends(stem))
     }
+}
+
+/// As `ends_with_words`, where both are ASCII: the same steps on bytes.
+fn ends_with_ascii(key: &[u8], word: &[u8]) -> bool {
+    let (mut rest, mut began_upper) = (key.len(), false);
+    for w in word.iter().rev() {
+        loop {
+            let Some(c) = rest.checked_sub(1).and_then(|i| key.get(i)) else { return false };
+            rest -= 1;
+            if c.is_ascii_alphanumeric() {
+                if c.to_ascii_lowercase() != *w {
+                    return false;
+                }
+                began_upper = c.is_ascii_uppercase();
+                break;
+            }
+        }
+    }
+    let Some(c) = rest.checked_sub(1).and_then(|i| key.get(i)) else { return !word.is_empty() };
+    word.len() >= LONG
+        || (!word.is_empty()
+            && (!c.is_ascii_alphanumeric() || (began_upper && !c.is_ascii_uppercase()) || c.is_ascii_digit()))
 }
 
 /// Whether `key`, read backwards without separators, spells `word` and then stops at a word's border.
@@ -202,6 +238,16 @@ mod tests {
         }
         assert!(Redaction::default().key("session-id").hides("sessionId"));
         assert!(!Redaction::none().hides("password"));
+        // The walk over bytes takes the same steps as the one over characters.
+        for key in ["a", "ab", "xaB", "xAb", "x-a_b", "1ab", "tokens", "xToken", "xtoken", "TOKEN", "to-ken", ""] {
+            for word in ["", "b", "ab", "token", "oken"] {
+                assert_eq!(
+                    ends_with_ascii(key.as_bytes(), word.as_bytes()),
+                    ends_with_words(key, word),
+                    "{key} {word}"
+                );
+            }
+        }
         let odd = Redaction::none().key("oauth2").key("pw").key("x").key("schlüssel").key("");
         for k in ["oauth2", "my_OAuth2", "pw", "db.pw", "pw1", "x", "a_x", "Schlüssel", "HAUPTSCHLÜSSEL"] {
             assert!(odd.hides(k), "{k}");

@@ -1,6 +1,8 @@
 //! Drives `JsonWriter` from `Serialize`. Only the outermost `None` is absent; unit, `Value::Null` and a deeper `None` are JSON null.
 //! User code runs here and nowhere else.
 
+use std::fmt::Write;
+
 use serde::Serialize;
 use serde::ser::{self, Serializer};
 
@@ -54,6 +56,7 @@ enum Raw {
 
 impl<'a, 'w> Compound<'a, 'w> {
     fn finish(self) -> Result<(), JsonError> {
+        self.out.give_text(self.key);
         if let Some(e) = self.failed {
             return Err(e);
         }
@@ -97,7 +100,9 @@ impl<'a, 'w> Compound<'a, 'w> {
             Raw::No => {}
             Raw::Expected => {
                 self.raw = Raw::Written;
-                return self.out.json_text(&v.serialize(TextOnly)?);
+                self.key.clear();
+                v.serialize(TextOnly(&mut self.key))?;
+                return self.out.json_text(&self.key);
             }
             Raw::Written => return Err(JsonError::Custom("a raw JSON value with two texts".into())),
         }
@@ -228,7 +233,8 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
     }
     fn serialize_map(self, _: Option<usize>) -> Result<Compound<'a, 'w>, JsonError> {
         let open = self.out.open_object()?;
-        Ok(Compound { out: self.out, open, outer: None, key: String::new(), array: false, raw: Raw::No, failed: None })
+        let key = self.out.take_text();
+        Ok(Compound { out: self.out, open, outer: None, key, array: false, raw: Raw::No, failed: None })
     }
     fn serialize_struct(self, name: &'static str, n: usize) -> Result<Compound<'a, 'w>, JsonError> {
         if name == RAW_VALUE || name == NUMBER {
@@ -310,12 +316,14 @@ impl ser::SerializeMap for Compound<'_, '_> {
     type Error = JsonError;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), JsonError> {
-        self.key = key.serialize(TextOnly)?;
-        Ok(())
+        self.key.clear();
+        key.serialize(TextOnly(&mut self.key))
     }
     fn serialize_value<T: Serialize + ?Sized>(&mut self, v: &T) -> Result<(), JsonError> {
         let key = std::mem::take(&mut self.key);
-        self.member(&key, v)
+        let result = self.member(&key, v);
+        self.key = key;
+        result
     }
     fn end(self) -> Result<(), JsonError> {
         self.finish()
@@ -323,14 +331,14 @@ impl ser::SerializeMap for Compound<'_, '_> {
 }
 
 /// Object keys, and the text of `serde_json`'s raw values: text, numbers and booleans become text, the rest is refused.
-struct TextOnly;
+struct TextOnly<'s>(&'s mut String);
 
-macro_rules! display { ($($f:ident: $t:ty),*) => { $(fn $f(self, v: $t) -> Result<String, JsonError> { Ok(v.to_string()) })* } }
+macro_rules! display { ($($f:ident: $t:ty),*) => { $(fn $f(self, v: $t) -> Result<(), JsonError> { let _ = write!(self.0, "{v}"); Ok(()) })* } }
 macro_rules! refuse { ($($f:ident($($t:ty),*) -> $r:ty;)*) => { $(fn $f(self, $(_: $t),*) -> Result<$r, JsonError> { Err(JsonError::BadKey) })* } }
-type No = ser::Impossible<String, JsonError>;
+type No = ser::Impossible<(), JsonError>;
 
-impl Serializer for TextOnly {
-    type Ok = String;
+impl Serializer for TextOnly<'_> {
+    type Ok = ();
     type Error = JsonError;
     type SerializeSeq = No;
     type SerializeTuple = No;
@@ -341,14 +349,14 @@ impl Serializer for TextOnly {
     type SerializeStructVariant = No;
 
     display!(serialize_bool: bool, serialize_i8: i8, serialize_i16: i16, serialize_i32: i32, serialize_i64: i64, serialize_i128: i128,
-        serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64, serialize_u128: u128, serialize_char: char, serialize_str: &str);
+        serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64, serialize_u128: u128, serialize_char: char);
     refuse! {
-        serialize_f32(f32) -> String;
-        serialize_f64(f64) -> String;
-        serialize_bytes(&[u8]) -> String;
-        serialize_none() -> String;
-        serialize_unit() -> String;
-        serialize_unit_struct(&'static str) -> String;
+        serialize_f32(f32) -> ();
+        serialize_f64(f64) -> ();
+        serialize_bytes(&[u8]) -> ();
+        serialize_none() -> ();
+        serialize_unit() -> ();
+        serialize_unit_struct(&'static str) -> ();
         serialize_seq(Option<usize>) -> No;
         serialize_tuple(usize) -> No;
         serialize_tuple_struct(&'static str, usize) -> No;
@@ -357,13 +365,18 @@ impl Serializer for TextOnly {
         serialize_struct(&'static str, usize) -> No;
         serialize_struct_variant(&'static str, u32, &'static str, usize) -> No;
     }
-    fn serialize_some<T: Serialize + ?Sized>(self, v: &T) -> Result<String, JsonError> {
+    fn serialize_str(self, v: &str) -> Result<(), JsonError> {
+        self.0.push_str(v);
+        Ok(())
+    }
+    fn serialize_some<T: Serialize + ?Sized>(self, v: &T) -> Result<(), JsonError> {
         v.serialize(self)
     }
-    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<String, JsonError> {
-        Ok(variant.into())
+    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), JsonError> {
+        self.0.push_str(variant);
+        Ok(())
     }
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, v: &T) -> Result<String, JsonError> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, v: &T) -> Result<(), JsonError> {
         v.serialize(self)
     }
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -372,7 +385,7 @@ impl Serializer for TextOnly {
         _: u32,
         _: &'static str,
         _: &T,
-    ) -> Result<String, JsonError> {
+    ) -> Result<(), JsonError> {
         Err(JsonError::BadKey)
     }
 }

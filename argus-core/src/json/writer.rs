@@ -32,6 +32,8 @@ struct Slot {
 pub(crate) struct Scratch {
     slots: Vec<Slot>,
     sorted: Vec<u8>,
+    /// Buffers for the names of maps.
+    texts: Vec<String>,
 }
 
 /// Writes canonical JSON. Made by Argus only; it is public because [`EncodeJson`](crate::EncodeJson) names it.
@@ -116,6 +118,17 @@ impl<'w> JsonWriter<'w> {
         self.out.truncate(position);
         let keep = self.scratch.slots.iter().take_while(|s| s.key < position).count();
         self.scratch.slots.truncate(keep);
+    }
+
+    /// A buffer for text; `give_text` takes it back.
+    pub(super) fn take_text(&mut self) -> String {
+        self.scratch.texts.pop().unwrap_or_default()
+    }
+
+    pub(super) fn give_text(&mut self, text: String) {
+        if text.capacity() > 0 {
+            self.scratch.texts.push(text);
+        }
     }
 
     pub(super) fn open_array(&mut self) -> Result<Open, JsonError> {
