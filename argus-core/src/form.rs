@@ -1,6 +1,7 @@
 //! What the fields of a stored record must look like, and the `Record` they make. Rules: `docs/record-format.md`, section 1. Pure.
 
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use crate::accept::{MAX_EVENT, MAX_MEMBERS};
 use crate::canonical::Fields;
@@ -66,16 +67,56 @@ pub(crate) fn form_error(f: &Fields<'_>, buf: &mut Vec<u8>, scratch: &mut Scratc
     many.then(|| format!("`context` has more than {MAX_MEMBERS} members"))
 }
 
+/// What of a record is parsed, not copied.
+struct Parsed {
+    timestamp: SystemTime,
+    level: Level,
+    actor_type: Option<ActorType>,
+    outcome: Option<Outcome>,
+    trace_id: Option<[u8; 16]>,
+    span_id: Option<[u8; 8]>,
+    record_id: RecordId,
+    writer: WriterId,
+    prev_hash: Option<Checksum>,
+    checksum: Option<Checksum>,
+}
+
+/// The error is the name of the field that has not its form. Allocates nothing.
+fn parsed(f: &Fields<'_>, checksum: Option<&str>) -> Result<Parsed, &'static str> {
+    fn maybe<T>(
+        name: &'static str,
+        s: Option<&str>,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, &'static str> {
+        s.map(|s| parse(s).ok_or(name)).transpose()
+    }
+    Ok(Parsed {
+        timestamp: time::parse_exact(f.timestamp).ok_or("timestamp")?,
+        level: word(f.level, Level::as_str).ok_or("level")?,
+        actor_type: maybe("actor_type", f.actor_type, |s| word(s, ActorType::as_str))?,
+        outcome: maybe("outcome", f.outcome, |s| word(s, Outcome::as_str))?,
+        trace_id: maybe("trace_id", f.trace_id, hex)?,
+        span_id: maybe("span_id", f.span_id, hex)?,
+        record_id: RecordId(WriterId::parse_exact(f.record_id).ok_or("record_id")?.0),
+        writer: WriterId::parse_exact(f.writer).ok_or("writer")?,
+        prev_hash: maybe("prev_hash", f.prev_hash, Checksum::parse_exact)?,
+        checksum: maybe("checksum", checksum, Checksum::parse_exact)?,
+    })
+}
+
+/// Whether `record_of` would make a record of it.
+pub(crate) fn is_record(f: &Fields<'_>, checksum: &str) -> bool {
+    parsed(f, Some(checksum)).is_ok()
+}
+
 /// A record from its fields; the error names what has not its form.
 pub(crate) fn record_of(f: &Fields<'_>, checksum: Option<&str>) -> Result<Record, String> {
-    let bad = |name: &str| format!("`{name}` has not its form");
-    let uuid = |name, s: &str| WriterId::parse_exact(s).ok_or_else(|| bad(name));
+    let p = parsed(f, checksum).map_err(|name| format!("`{name}` has not its form"))?;
     let own = |s: Option<&str>| s.map(str::to_owned);
     let json = |s: &str| Json(s.into());
-    let sum = |name, s: Option<&str>| s.map(|s| Checksum::parse_exact(s).ok_or_else(|| bad(name))).transpose();
     Ok(Record {
-        timestamp: time::parse_exact(f.timestamp).ok_or_else(|| bad("timestamp"))?,
-        level: word(f.level, Level::as_str).ok_or_else(|| bad("level"))?,
+        timestamp: p.timestamp,
+        level: p.level,
         event: f.event.into(),
         component: f.component.into(),
         original_output_file: f.original_output_file.into(),
@@ -87,18 +128,18 @@ pub(crate) fn record_of(f: &Fields<'_>, checksum: Option<&str>) -> Result<Record
         process_id: f.process_id,
         process_name: f.process_name.into(),
         actor_id: own(f.actor_id),
-        actor_type: f.actor_type.map(|s| word(s, ActorType::as_str).ok_or_else(|| bad("actor_type"))).transpose()?,
+        actor_type: p.actor_type,
         action: own(f.action),
-        outcome: f.outcome.map(|s| word(s, Outcome::as_str).ok_or_else(|| bad("outcome"))).transpose()?,
-        trace_id: f.trace_id.map(|s| hex(s).ok_or_else(|| bad("trace_id"))).transpose()?,
-        span_id: f.span_id.map(|s| hex(s).ok_or_else(|| bad("span_id"))).transpose()?,
+        outcome: p.outcome,
+        trace_id: p.trace_id,
+        span_id: p.span_id,
         stack: own(f.stack),
-        record_id: RecordId(uuid("record_id", f.record_id)?.0),
-        writer: uuid("writer", f.writer)?,
+        record_id: p.record_id,
+        writer: p.writer,
         writer_seq: f.writer_seq,
         created_at: Some(f.created_at.into()),
         seq: Some(f.seq),
-        prev_hash: sum("prev_hash", f.prev_hash)?,
-        checksum: sum("checksum", checksum)?,
+        prev_hash: p.prev_hash,
+        checksum: p.checksum,
     })
 }
