@@ -1,7 +1,7 @@
 //! The rules of writers (`docs/record-format.md`, section 4): each one's numbers run from 1 without a hole that no `audit_gap` of a writer explains, from its
 //! `audit_open` to its `audit_close`; and the `writers` table says the same as the records. Memory grows with the writers, not with their records.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
 use super::report::{Code, VerifyReport};
@@ -173,6 +173,9 @@ impl Writers {
 
     fn compare(&self, rows: &[WriterRow], report: &mut VerifyReport) {
         let mut wrong = |detail: String| report.find(None, Code::Writers, None, detail);
+        let seen: HashMap<&str, &Writer> =
+            self.all.iter().filter(|w| w.records > 0).map(|w| (w.id.as_str(), w)).collect();
+        let told: HashSet<&str> = rows.iter().map(|r| r.writer.as_str()).collect();
         for row in rows {
             let id = &row.writer;
             if !is_uuid(id, 4) {
@@ -188,7 +191,7 @@ impl Writers {
                 wrong(format!("writer {id}: last_seq, closed or service_name is not of its type"));
                 continue;
             };
-            let seen = self.all.iter().find(|w| w.id == *id && w.records > 0);
+            let seen = seen.get(id.as_str());
             if seen.is_none() && !is_log {
                 wrong(format!("writer {id} has a row and no records"));
                 continue;
@@ -206,7 +209,7 @@ impl Writers {
                 wrong(format!("writer {id}: service_name is not the one of its audit_open"));
             }
         }
-        for w in self.all.iter().filter(|w| w.records > 0 && !rows.iter().any(|r| r.writer == w.id)) {
+        for w in self.all.iter().filter(|w| w.records > 0 && !told.contains(w.id.as_str())) {
             wrong(format!("writer {} has records and no row in `writers`", w.id));
         }
         if !rows.iter().any(|r| r.id == 0) {
