@@ -318,3 +318,44 @@ fn a_pipe_is_no_trail_and_is_not_waited_for() {
         assert_eq!(AuditReader::open(&path).unwrap_err().kind(), ErrorKind::NotATrail);
     }
 }
+
+#[test]
+fn a_context_value_is_equal_if_its_canonical_text_is() {
+    let dir = Dir::new();
+    for path in dir.both() {
+        let logger = open(&path);
+        let member = serde_json::json!({"b": [1, 2.5], "a": null});
+        logger
+            .log(
+                AuditEvent::info("e")
+                    .with("one", 1.0)
+                    .with("big", 1e21)
+                    .with("no", false)
+                    .with("o", &member)
+                    .with("s", "1"),
+            )
+            .unwrap();
+        close(&logger);
+        let reader = AuditReader::open(&path).unwrap();
+        let count = |key: &str, value: serde_json::Value| {
+            reader.query(Filter::new().context(key, value)).unwrap().map(Result::unwrap).count()
+        };
+        for (key, value, n) in [
+            ("one", 1.into(), 1),
+            ("one", 1.0.into(), 1),
+            ("one", "1".into(), 1),
+            ("one", "1.0".into(), 0),
+            ("big", 1e21.into(), 1),
+            ("big", "1e+21".into(), 1),
+            ("no", false.into(), 1),
+            ("no", "false".into(), 1),
+            ("no", serde_json::Value::Null, 0),
+            ("o", member.clone(), 1),
+            ("s", "1".into(), 1),
+            ("s", 1.into(), 0),
+            ("none", "1".into(), 0),
+        ] {
+            assert_eq!(count(key, value.clone()), n, "{key} {value}");
+        }
+    }
+}
