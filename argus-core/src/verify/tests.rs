@@ -119,3 +119,48 @@ fn many_writers_are_compared_in_linear_time() {
     assert!(report.is_ok(), "{report}");
     assert_eq!(report.unclosed_writers.len(), 200_000);
 }
+
+/// Feeds records of one writer, numbers from 1, each `(number, context of an audit_gap)`.
+fn numbers(records: impl Iterator<Item = (u64, Option<String>)>) -> VerifyReport {
+    let mut writers = Writers::of_log(Some(LOG.into()));
+    let mut report = VerifyReport::default();
+    for (seq, (number, gap)) in (1..).zip(records) {
+        let event = if number == 1 { "audit_open" } else { gap.as_ref().map_or("e", |_| "audit_gap") };
+        let f = Fields {
+            writer: "00000000-0000-4000-8000-000000000001",
+            writer_seq: number,
+            seq,
+            component: "argus",
+            event,
+            context: gap.as_deref().unwrap_or("{}"),
+            ..Fields::default()
+        };
+        writers.record(&f, &mut report);
+    }
+    writers.end(None, &mut report);
+    report
+}
+
+fn gap(first: u64, last: u64) -> Option<String> {
+    Some(format!(r#"{{"first":{first},"last":{last},"writer":"00000000-0000-4000-8000-000000000001"}}"#))
+}
+
+#[test]
+fn a_writer_may_lose_and_tell_as_often_as_it_likes() {
+    // Each record tells of the loss of three before it.
+    let often = |n: u64| (0..n).map(|i| if i == 0 { (1, None) } else { (i * 4 + 1, gap(i * 4 - 2, i * 4)) });
+    let report = numbers(often(20_000));
+    assert!(report.is_ok(), "{report}");
+    // One that is told twice, one that is not told, and one that was none are still found, whatever was forgotten.
+    let n = 20_000 * 4 + 1;
+    assert!(!numbers(often(20_000).chain([(n, None), (n + 1, gap(n - 3, n - 1)), (n + 2, gap(2, 4))])).is_ok());
+    assert!(!numbers(often(20_000).chain([(n, None)])).is_ok());
+    assert!(!numbers(often(20_000).chain([(n, gap(n - 3, n - 1)), (n + 1, gap(5, 5))])).is_ok());
+    assert!(numbers(often(20_000).chain([(n, gap(n - 3, n - 1))])).is_ok());
+}
+
+#[test]
+fn holes_that_nothing_explains_are_found_however_many() {
+    let report = numbers((0..20_000u64).map(|i| (i * 2 + 1, None)));
+    assert_eq!(report.findings_total, 19_999);
+}
