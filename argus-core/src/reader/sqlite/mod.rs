@@ -140,14 +140,14 @@ impl Source for SqliteSource {
                 }
             };
             expect(
-                "SELECT count(*) = 1 AND min(version) = 3 FROM schema_info",
+                "SELECT count(*) = 1 AND min(version) = 3 FROM (SELECT version FROM schema_info LIMIT 2)",
                 1,
                 Code::Schema,
                 "schema_info has not the one row of version 3",
             );
             expect(
                 "SELECT count(*) = 1 AND min(typeof(canonical) = 'integer' AND canonical = 1) AND min(typeof(first_seq) = 'integer' AND first_seq >= 1) \
-                 AND min(typeof(log_id) = 'text') FROM log_info",
+                 AND min(typeof(log_id) = 'text') FROM (SELECT * FROM log_info LIMIT 2)",
                 1,
                 Code::Schema,
                 "log_info has not one row with log_id, canonical 1 and first_seq",

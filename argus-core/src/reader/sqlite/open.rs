@@ -7,6 +7,7 @@ use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
@@ -20,6 +21,9 @@ use crate::store::sqlite::error;
 const MAX_CELL: i32 = 4 << 20;
 /// Copies that are begun again because the database was changed under them.
 const ATTEMPTS: usize = 20;
+
+/// The wait for a lock, which a reader seldom meets; a step is tried some twenty times.
+const BUSY: Duration = Duration::from_millis(500);
 
 /// Device and inode.
 type Identity = (u64, u64);
@@ -137,7 +141,7 @@ fn open(target: &Path, options: &str, mode: Mode, copy: Option<PrivateCopy>) -> 
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | if copy.is_some() { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
     let conn = Connection::open_with_flags(uri(target, options), flags).map_err(err)?;
-    conn.busy_timeout(std::time::Duration::from_secs(5)).map_err(err)?;
+    conn.busy_timeout(BUSY).map_err(err)?;
     for (option, on) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
         (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
