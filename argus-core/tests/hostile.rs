@@ -106,6 +106,15 @@ fn hostile_databases_get_a_verdict() {
         ("ALTER TABLE writers RENAME TO w; CREATE VIEW writers AS SELECT * FROM w", "schema"),
         ("CREATE VIRTUAL TABLE ft USING fts5(x)", "schema"),
         ("ANALYZE", ""),
+        (
+            "PRAGMA writable_schema=ON; UPDATE sqlite_schema SET name = 'idx_audit_TRACE' WHERE name = 'idx_audit_trace'",
+            "idx_audit_TRACE",
+        ),
+        (
+            "PRAGMA writable_schema=ON; INSERT INTO sqlite_schema VALUES ('trigger', 'sqlite_x', 'audit_events', 0, \
+             'CREATE TRIGGER sqlite_x AFTER INSERT ON audit_events BEGIN SELECT 1; END')",
+            "sqlite_x",
+        ),
     ];
     for (attack, expected) in cases {
         std::fs::write(&path, &original).unwrap();
@@ -213,6 +222,11 @@ fn hostile_lines_get_a_verdict() {
             assert_eq!(found.is_empty(), end.is_empty(), "{i}: {found:?}");
         }
     }
+    // A damaged first line is a verdict as any other is; a file without one line of ours is no trail.
+    std::fs::write(&path, [b"\xff", &original[1..]].concat()).unwrap();
+    assert!(findings(&path).iter().any(|f| f.contains("line 1")));
+    std::fs::write(&path, "a\nb\n".repeat(40)).unwrap();
+    assert_eq!(read_all(&path), Err(ErrorKind::NotATrail));
     let c = sql(&dir.path("other.db"));
     c.execute_batch("CREATE TABLE t (x)").unwrap();
     assert_eq!(AuditReader::open(dir.path("other.db")).unwrap_err().kind(), ErrorKind::NotATrail);

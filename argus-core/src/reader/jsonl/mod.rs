@@ -19,6 +19,8 @@ use crate::record::Record;
 use crate::verify::Code;
 use lines::{Backward, Forward};
 
+/// Lines after a first one that is no record, one of which tells a trail from another file.
+const NEAR: usize = 16;
 /// Lines of one step of a query.
 const STEP: usize = 4096;
 
@@ -39,6 +41,14 @@ impl JsonlSource {
                     .help("`argus import` will take Go files over in a later release"))
             }
             Some(line) if !line.trim_start().starts_with('{') => {
+                // A trail whose first line was damaged is a trail; `verify` says what it is.
+                for _ in 0..NEAR {
+                    match lines.next().map_err(source.err())? {
+                        Some((text, _)) if text.is_some_and(|t| Line::parse(t).is_ok()) => return Ok(source),
+                        Some(_) => {}
+                        None => break,
+                    }
+                }
                 Err(TrailError::new(ErrorKind::NotATrail, "the file is no JSONL trail of Argus")
                     .at(path)
                     .help("name the trail's file"))

@@ -132,7 +132,7 @@ impl Source for SqliteSource {
             let tx = state.conn.unchecked_transaction()?;
             let c = &*tx;
             let mut found: Vec<(Code, String)> =
-                schema::differences(c)?.into_iter().map(|d| (Code::Schema, d)).collect();
+                schema::differences(c)?.into_iter().chain(misnamed(c)?).map(|d| (Code::Schema, d)).collect();
             let mut expect = |sql: &str, wanted: i64, code: Code, what: &str| {
                 // A table that is missing is among the differences already.
                 if !number(c, sql, []).is_ok_and(|n| n == Some(wanted)) {
@@ -227,6 +227,23 @@ impl Source for SqliteSource {
             Ok(fields(row, writer, prev).and_then(|(f, sum)| record_of(&f, Some(sum))).ok())
         })
     }
+}
+
+/// Objects that stand in the schema by another type or name than in their own text, or that hide behind a name of SQLite's own.
+fn misnamed(conn: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut s = conn.prepare("SELECT type, name, sql FROM sqlite_schema")?;
+    let mut rows = s.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (kind, name, sql): (String, String, Option<String>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let of_sqlite = name.to_ascii_lowercase().starts_with("sqlite_");
+        let mut words = sql.as_deref().unwrap_or_default().split_ascii_whitespace().filter(|w| *w != "UNIQUE").skip(1);
+        let named = words.next().is_some_and(|k| k.eq_ignore_ascii_case(&kind)) && words.next() == Some(&name);
+        if of_sqlite && (kind == "trigger" || kind == "view") || !of_sqlite && !named {
+            found.push(format!("{kind} `{name}` is not what its text says"));
+        }
+    }
+    Ok(found)
 }
 
 fn by_id_sql() -> String {
