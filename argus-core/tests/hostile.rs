@@ -222,6 +222,11 @@ fn hostile_lines_get_a_verdict() {
             assert_eq!(found.is_empty(), end.is_empty(), "{i}: {found:?}");
         }
     }
+    // Lines of very many members: comparing each name with each would take minutes.
+    let names: Vec<String> = (0..24_000).map(|i| format!("\"{i:06x}\":1")).collect();
+    let many = format!("{{{}}}\n", names.join(",")).repeat(40);
+    std::fs::write(&path, [&lines[..5].concat(), many.as_bytes(), &lines[5..].concat()].concat()).unwrap();
+    assert!(read_all(&path).unwrap()[0].contains("more members"));
     // A damaged first line is a verdict as any other is; a file without one line of ours is no trail.
     std::fs::write(&path, [b"\xff", &original[1..]].concat()).unwrap();
     assert!(findings(&path).iter().any(|f| f.contains("line 1")));

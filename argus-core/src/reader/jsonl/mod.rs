@@ -12,7 +12,7 @@ use super::source::{About, Damage, Item, Links, Origin, Page, Scan, Source, Walk
 use crate::canonical::Fields;
 use crate::error::{ErrorKind, TrailError};
 use crate::filter::Filter;
-use crate::form::record_of;
+use crate::form::{members, record_of};
 use crate::id::RecordId;
 use crate::line::Line;
 use crate::record::Record;
@@ -33,9 +33,7 @@ impl JsonlSource {
         let source = Self { path: path.into() };
         let mut lines = source.forward(0)?;
         match lines.next().map_err(source.err())?.map(|(text, _)| text.unwrap_or_default()) {
-            Some(line)
-                if Line::parse(line).is_err() && line.contains("\"timestamp\"") && !line.contains("\"record_id\"") =>
-            {
+            Some(line) if parse(line).is_err() && line.contains("\"timestamp\"") && !line.contains("\"record_id\"") => {
                 Err(TrailError::new(ErrorKind::GoTrail, "the file was written by the Go library")
                     .at(path)
                     .help("`argus import` will take Go files over in a later release"))
@@ -44,7 +42,7 @@ impl JsonlSource {
                 // A trail whose first line was damaged is a trail; `verify` says what it is.
                 for _ in 0..NEAR {
                     match lines.next().map_err(source.err())? {
-                        Some((text, _)) if text.is_some_and(|t| Line::parse(t).is_ok()) => return Ok(source),
+                        Some((text, _)) if text.is_some_and(|t| parse(t).is_ok()) => return Ok(source),
                         Some(_) => {}
                         None => break,
                     }
@@ -68,6 +66,18 @@ impl JsonlSource {
     fn forward(&self, at: u64) -> Result<Forward, TrailError> {
         Forward::new(self.file()?, at).map_err(self.err())
     }
+}
+
+/// Bytes of a line whose members are counted before they are parsed, and the most that a record has.
+const LONG: usize = 4096;
+const FIELDS: usize = 26;
+
+/// `Line::parse`, which compares each name with each, for lines that an attacker may have written.
+fn parse(text: &str) -> Result<Line<'_>, String> {
+    if text.len() > LONG && members(text) > FIELDS {
+        return Err("the line has more members than a record".into());
+    }
+    Line::parse(text)
 }
 
 /// The service name in an `audit_open` record's context.
@@ -100,7 +110,7 @@ impl Source for JsonlSource {
         let (mut last, mut number) = (0, 0u64);
         while let Some((text, _)) = lines.next().map_err(self.err())? {
             number += 1;
-            let parsed = text.ok_or_else(|| "the line is too long or not UTF-8".to_owned()).and_then(Line::parse);
+            let parsed = text.ok_or_else(|| "the line is too long or not UTF-8".to_owned()).and_then(parse);
             let go_on = match &parsed {
                 Ok(line) => {
                     let f = line.fields();
@@ -203,7 +213,7 @@ impl Scan for JsonlScan<'_> {
         let mut page = Page::default();
         // Whether the page is full.
         let mut look = |text: Option<&str>| {
-            let Some(line) = text.and_then(|t| Line::parse(t).ok()) else {
+            let Some(line) = text.and_then(|t| parse(t).ok()) else {
                 page.damaged += 1;
                 return false;
             };
