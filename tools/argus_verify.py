@@ -32,7 +32,7 @@ import tempfile
 
 MAX_DEPTH = 32
 MAX_CANONICAL = 262144
-MAX_LINE = 4 * 1024 * 1024
+MAX_LINE = MAX_CANONICAL + 4096
 MAX_FINDINGS = 1000
 I64_MIN, I64_MAX, U64_MAX = -(1 << 63), (1 << 63) - 1, (1 << 64) - 1
 SCHEMA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "argus-core", "src", "store", "sqlite", "schema.sql")

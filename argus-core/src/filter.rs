@@ -3,9 +3,23 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use crate::accept::MAX_MEMBERS;
+use crate::form::members;
 use crate::id::hex;
+use crate::json::{JsonWriter, Scratch, Source, object_members};
 use crate::level::Level;
 use crate::record::Record;
+use crate::redaction::Redaction;
+
+/// What a member of the context must be.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    key: String,
+    /// The value in canonical form: equal values have equal text. None for one that no record can hold.
+    canonical: Option<String>,
+    /// If it is text, that text.
+    text: Option<String>,
+}
 
 /// Which records, in which order, how many. Conditions are joined by AND.
 ///
@@ -27,7 +41,7 @@ pub struct Filter {
     pub(crate) pid: Option<u64>,
     pub(crate) actor: Option<String>,
     pub(crate) trace: Option<String>,
-    pub(crate) context: Vec<(String, serde_json::Value)>,
+    pub(crate) context: Vec<Member>,
     pub(crate) newest_first: bool,
     pub(crate) limit: Option<usize>,
     pub(crate) after: Option<u64>,
@@ -93,9 +107,14 @@ impl Filter {
         self.trace = Some(trace_id.into().to_ascii_lowercase());
         self
     }
-    /// Whose context has this member with this value; text also matches a number or boolean that is written so.
+    /// Whose context has this member with this value (`1.0` is `1`); text also matches what is no text and written so in canonical form, such as `8080`.
     pub fn context(mut self, key: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
-        self.context.push((key.into(), value.into()));
+        let value = value.into();
+        let (mut out, mut scratch, redaction) = (Vec::new(), Scratch::default(), Redaction::none());
+        let written = JsonWriter::new(&mut out, &mut scratch, &redaction, Source::Stored).serialize_top(&value);
+        let canonical = written.ok().and_then(|_| String::from_utf8(out).ok());
+        let text = value.as_str().map(str::to_owned);
+        self.context.push(Member { key: key.into(), canonical, text });
         self
     }
     /// Newest first; else oldest first.
@@ -137,11 +156,14 @@ impl Filter {
     }
 
     fn matches_context(&self, r: &Record) -> bool {
-        let serde_json::Value::Object(members) = r.context.to_value() else { return false };
-        self.context.iter().all(|(key, wanted)| {
-            members.get(key).is_some_and(|got| {
+        // Of more members than a record may have, each would be compared with each.
+        let few = members(r.context.as_str()) <= MAX_MEMBERS;
+        let Some(Ok(members)) = few.then(|| object_members(r.context.as_str())) else { return false };
+        self.context.iter().all(|wanted| {
+            members.iter().filter(|(key, _)| *key == wanted.key).any(|(_, got)| {
                 // `--context port=8080` finds the number as well as the text.
-                got == wanted || (!got.is_string() && wanted.as_str().is_some_and(|w| got.to_string().as_str() == w))
+                wanted.canonical.as_deref() == Some(*got)
+                    || (!got.starts_with('"') && wanted.text.as_deref() == Some(*got))
             })
         })
     }

@@ -2,6 +2,7 @@
 //! up. This side never imports the write side.
 
 mod jsonl;
+mod source;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod stats;
@@ -9,106 +10,22 @@ mod stats;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
-use crate::canonical::Fields;
 use crate::error::{ErrorKind, ReadError, TrailError};
 use crate::filter::Filter;
-use crate::form::record_of;
 use crate::id::RecordId;
 use crate::location::Backend;
 use crate::record::Record;
-use crate::verify::{Code, VerifyReport, verify};
+use crate::verify::{VerifyReport, verify};
 
 pub(crate) use jsonl::service_of;
+use source::PAGE;
+#[cfg(test)]
+pub(crate) use source::{About, Origin, Walked};
+pub(crate) use source::{Damage, Item, Links, Scan, Source, WriterRow};
 pub use stats::Stats;
 
-/// Records a query holds at once.
-const PAGE: usize = 256;
-/// Walks that are begun again because the file was changed under them.
-const ATTEMPTS: usize = 20;
-
-/// What a walk over a trail meets.
-pub(crate) enum Item<'a> {
-    /// A record's fields, `prev_hash` included, and its checksum.
-    Row(&'a Fields<'a>, &'a str),
-    Damage(Damage),
-}
-
-/// A row or line that is no record, and what can be known of it.
-pub(crate) struct Damage {
-    pub(crate) seq: Option<u64>,
-    pub(crate) why: String,
-    pub(crate) checksum: Option<String>,
-    pub(crate) writer: Option<(String, u64)>,
-}
-
-/// How a walk went.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Walked {
-    /// The file was changed while rows of it were shown: forget them all.
-    pub(crate) changed: bool,
-    /// Bytes of a last line that has no end.
-    pub(crate) unfinished: u64,
-}
-
-/// Where a record's `prev_hash` stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Links {
-    /// Nowhere: it is the checksum of the row above.
-    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only SQLite keeps it so"))]
-    Above,
-    InRecord,
-}
-
-/// What a store says of itself before a walk.
-#[derive(Clone, Debug)]
-pub(crate) struct Origin {
-    pub(crate) links: Links,
-    pub(crate) log_id: Option<String>,
-    pub(crate) first_seq: Option<u64>,
-}
-
-/// A row of the store's table of writers; `None` where a cell is not of its type.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct WriterRow {
-    pub(crate) id: i64,
-    pub(crate) writer: String,
-    pub(crate) service_name: Option<String>,
-    pub(crate) last_seq: Option<i64>,
-    pub(crate) closed: Option<i64>,
-}
-
-/// What a store says of itself after a walk.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct About {
-    pub(crate) last_seq: u64,
-    /// `None` where the store keeps no such table.
-    pub(crate) writers: Option<Vec<WriterRow>>,
-    pub(crate) foreign_waiting: u64,
-}
-
-/// One way to read a trail.
-pub(crate) trait Source {
-    /// Differences of the schema, and what the store's own integrity check finds.
-    fn check_structure(&self) -> Result<Vec<(Code, String)>, TrailError>;
-    fn origin(&self) -> Result<Origin, TrailError>;
-    /// Gives records in order of position beyond `after` (0: all), until `visit` returns false.
-    fn walk(&self, after: u64, visit: &mut dyn FnMut(Item<'_>) -> bool) -> Result<Walked, TrailError>;
-    /// Read after a walk that reached `last`; `None` if records came meanwhile, so walk on.
-    fn about(&self, last: u64) -> Result<Option<About>, TrailError>;
-    /// Up to `PAGE` records of a query, beyond `cursor` in its order; the second value says whether there may be more.
-    fn page(&self, filter: &Filter, cursor: Option<u64>) -> Result<(Vec<Record>, bool), TrailError>;
-}
-
-/// A whole walk into a `T`, from its beginning again where the file was changed under it.
-fn gather<T: Default>(source: &dyn Source, mut visit: impl FnMut(&mut T, Item<'_>) -> bool) -> Result<T, TrailError> {
-    for _ in 0..ATTEMPTS {
-        let mut gathered = T::default();
-        if !source.walk(0, &mut |item| visit(&mut gathered, item))?.changed {
-            return Ok(gathered);
-        }
-    }
-    Err(TrailError::new(ErrorKind::Busy, "the trail kept changing while it was read").help("try again"))
-}
+/// Records that one call of [`Tail::poll`] gives at most.
+const BATCH: usize = 4096;
 
 /// A trail opened for reading. Strictly read-only: no file is made or changed, nothing is migrated, no key is needed.
 ///
@@ -143,10 +60,10 @@ impl AuditReader {
     pub fn open(path: impl AsRef<Path>) -> Result<AuditReader, ReadError> {
         let path = path.as_ref();
         let meta = std::fs::metadata(path).map_err(|e| TrailError::io("cannot open the audit trail", path, e))?;
-        if meta.is_dir() {
-            return Err(TrailError::new(ErrorKind::NotATrail, "the path is a directory")
-                .at(path)
-                .help("name the trail's file"));
+        if !meta.is_file() {
+            // To open a pipe would wait for its other end.
+            let what = if meta.is_dir() { "the path is a directory" } else { "the path is no regular file" };
+            return Err(TrailError::new(ErrorKind::NotATrail, what).at(path).help("name the trail's file"));
         }
         let jsonl = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("jsonl"));
         let (source, backend): (Box<dyn Source + Send>, _) = if jsonl {
@@ -179,9 +96,8 @@ impl AuditReader {
     /// # Errors
     /// The trail cannot be read.
     pub fn query(&self, filter: Filter) -> Result<Query<'_>, ReadError> {
-        let cursor = filter.after;
         let left = filter.limit.unwrap_or(usize::MAX);
-        Ok(Query { reader: self, filter, cursor, left, page: VecDeque::new(), more: true })
+        Ok(Query { scan: self.source.scan(filter), left, page: VecDeque::new(), more: true, damaged: 0 })
     }
 
     /// The record at a position.
@@ -198,20 +114,13 @@ impl AuditReader {
     /// # Errors
     /// The trail cannot be read.
     pub fn by_id(&self, id: RecordId) -> Result<Option<Record>, ReadError> {
-        let wanted = id.to_string();
-        gather(&*self.source, |found: &mut Option<Record>, item| match item {
-            Item::Row(f, sum) if f.record_id == wanted => {
-                *found = record_of(f, Some(sum)).ok();
-                false
-            }
-            _ => true,
-        })
+        self.source.by_id(id)
     }
 
-    /// Follows the trail: each [`Tail::poll`] gives what was committed since.
-    pub fn tail(&self, filter: Filter) -> Tail<'_> {
-        let cursor = filter.after.unwrap_or(0);
-        Tail { reader: self, filter, cursor }
+    /// Follows the trail from its beginning, or from [`Filter::after`]: each [`Tail::poll`] gives what was committed since. Oldest first, without a limit.
+    pub fn tail(&self, mut filter: Filter) -> Tail<'_> {
+        (filter.newest_first, filter.limit) = (false, None);
+        Tail { scan: self.source.scan(filter), damaged: 0 }
     }
 
     /// Counts of the whole trail.
@@ -231,15 +140,26 @@ impl AuditReader {
     }
 }
 
-/// The records of a query.
-#[derive(Debug)]
+/// The records of a query. It reads in short steps, and holds up no writer between them; what is committed meanwhile may be among its records.
 pub struct Query<'r> {
-    reader: &'r AuditReader,
-    filter: Filter,
-    cursor: Option<u64>,
+    scan: Box<dyn Scan + 'r>,
     left: usize,
     page: VecDeque<Record>,
     more: bool,
+    damaged: u64,
+}
+
+impl Query<'_> {
+    /// Rows or lines on the way so far that are no records. They are passed over; [`AuditReader::verify`] names them.
+    pub fn damaged(&self) -> u64 {
+        self.damaged
+    }
+}
+
+impl std::fmt::Debug for Query<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Query").field("damaged", &self.damaged).finish_non_exhaustive()
+    }
 }
 
 impl Iterator for Query<'_> {
@@ -250,10 +170,11 @@ impl Iterator for Query<'_> {
             return None;
         }
         while self.page.is_empty() && self.more {
-            match self.reader.source.page(&self.filter, self.cursor) {
-                Ok((records, more)) => {
-                    self.more = more;
-                    self.page = records.into();
+            match self.scan.page(self.left.min(PAGE)) {
+                Ok(page) => {
+                    self.more = page.more;
+                    self.damaged += page.damaged;
+                    self.page = page.records.into();
                 }
                 Err(e) => {
                     self.left = 0;
@@ -262,38 +183,53 @@ impl Iterator for Query<'_> {
             }
         }
         let record = self.page.pop_front()?;
-        self.cursor = record.seq;
         self.left -= 1;
         Some(Ok(record))
     }
 }
 
 /// A trail that is followed.
-#[derive(Debug)]
 pub struct Tail<'r> {
-    reader: &'r AuditReader,
-    filter: Filter,
-    cursor: u64,
+    scan: Box<dyn Scan + 'r>,
+    damaged: u64,
 }
 
 impl Tail<'_> {
-    /// What was committed since the last call; does not wait.
+    /// What was committed since the last call, 4,096 records at most; does not wait. Empty: there is no more for now.
     ///
     /// # Errors
     /// The trail cannot be read.
     pub fn poll(&mut self) -> Result<Vec<Record>, ReadError> {
-        let mut filter = self.filter.clone().after(self.cursor);
-        filter.newest_first = false;
-        filter.limit = None;
-        let records: Vec<Record> = self.reader.query(filter)?.collect::<Result<_, _>>()?;
-        if let Some(last) = records.last().and_then(|r| r.seq) {
-            self.cursor = last;
+        let mut records = Vec::new();
+        loop {
+            match self.scan.page(PAGE) {
+                Ok(mut page) => {
+                    self.damaged += page.damaged;
+                    records.append(&mut page.records);
+                    if !page.more || records.len() + PAGE > BATCH {
+                        return Ok(records);
+                    }
+                }
+                // The scan is past what it gave: that is not lost for an error, which comes again.
+                Err(_) if !records.is_empty() => return Ok(records),
+                Err(e) => return Err(e),
+            }
         }
-        Ok(records)
     }
 
-    /// The position of the last record that was given.
+    /// The position up to which every record was looked at; as [`Filter::after`], it lets another reader go on from here.
     pub fn cursor(&self) -> u64 {
-        self.cursor
+        self.scan.position()
+    }
+
+    /// As [`Query::damaged`].
+    pub fn damaged(&self) -> u64 {
+        self.damaged
+    }
+}
+
+impl std::fmt::Debug for Tail<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tail").field("cursor", &self.cursor()).finish_non_exhaustive()
     }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Item, Source, gather};
+use super::source::{Item, Source, gather};
 use crate::error::TrailError;
+use crate::form::is_record;
 
 /// Counts of a trail.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,9 +37,13 @@ pub(super) fn stats(source: &dyn Source) -> Result<Stats, TrailError> {
         None => *map.entry(if map.len() < KEYS { key.into() } else { "(other)".into() }).or_default() += 1,
     };
     let (mut stats, writers) = gather(source, |(s, writers): &mut (Stats, BTreeSet<String>), item| {
-        let Item::Row(f, _) = item else {
-            s.damaged += 1;
-            return true;
+        let f = match item {
+            // The same rows that a query gives.
+            Item::Row(f, sum) if is_record(f, sum) => f,
+            _ => {
+                s.damaged += 1;
+                return true;
+            }
         };
         s.records += 1;
         count(&mut s.by_level, f.level);

@@ -144,13 +144,24 @@ pub(crate) fn verify(source: &dyn Source) -> Result<VerifyReport, TrailError> {
     Err(TrailError::new(ErrorKind::Busy, "the trail kept changing while it was verified").help("try again"))
 }
 
+/// What the store itself cannot read is a verdict; so is whatever follows from what was found already. Any other error is one of the reader.
+fn judge<T>(report: &mut VerifyReport, read: Result<T, TrailError>) -> Result<Option<T>, TrailError> {
+    match read {
+        Err(e) if e.kind() == ErrorKind::Damaged || (e.kind() != ErrorKind::Busy && !report.is_ok()) => {
+            report.find(None, Code::Integrity, None, e.to_string());
+            Ok(None)
+        }
+        read => read.map(Some),
+    }
+}
+
 /// One walk; `None` if the file was changed in a way that makes what was seen worthless.
 fn attempt(source: &dyn Source) -> Result<Option<VerifyReport>, TrailError> {
     let mut report = VerifyReport::default();
-    for (code, detail) in source.check_structure()? {
+    for (code, detail) in judge(&mut report, source.check_structure())?.unwrap_or_default() {
         report.find(None, code, None, detail);
     }
-    let origin = source.origin()?;
+    let Some(origin) = judge(&mut report, source.origin())? else { return Ok(Some(report)) };
     let mut walk = Walk {
         report,
         links: origin.links,
@@ -162,38 +173,32 @@ fn attempt(source: &dyn Source) -> Result<Option<VerifyReport>, TrailError> {
         form: Vec::new(),
         scratch: Scratch::default(),
     };
+    // Whether the store said that there are records beyond the last that a walk gave.
+    let mut told_of_more = false;
     loop {
         let (before, last) = (walk.report.records, walk.report.seq.map_or(0, |s| s.1));
         let walked = source.walk(last, &mut |item| {
             walk.item(item);
             true
         });
-        let walked = match walked {
-            // What SQLite itself cannot read is a verdict.
-            Err(e) if matches!(e.kind(), ErrorKind::Damaged) || walk.report.findings_total > 0 => {
-                walk.report.find(None, Code::Integrity, None, e.to_string());
-                return Ok(Some(walk.report));
-            }
-            walked => walked?,
-        };
+        let Some(walked) = judge(&mut walk.report, walked)? else { return Ok(Some(walk.report)) };
         if walked.changed {
             return Ok(None);
         }
-        // Writers go on while we look: what the store says of itself is compared only with a walk that reached its end.
+        // Writers go on while we look: what the store says of itself is compared only with a walk that reached its end. One that gives none of the records that
+        // were there before it began cannot reach them.
         let last = walk.report.seq.map_or(0, |s| s.1);
-        let reached = walk.report.records == before;
-        let about = match source.about(if reached { u64::MAX } else { last }) {
-            Err(e) if matches!(e.kind(), ErrorKind::Damaged) || walk.report.findings_total > 0 => {
-                walk.report.find(None, Code::Integrity, None, e.to_string());
-                return Ok(Some(walk.report));
-            }
-            about => about?,
+        let stuck = told_of_more && walk.report.records == before;
+        let about = source.about(if stuck { u64::MAX } else { last });
+        let Some(about) = judge(&mut walk.report, about)? else { return Ok(Some(walk.report)) };
+        let Some(about) = about else {
+            told_of_more = true;
+            continue;
         };
-        let Some(about) = about else { continue };
         if walk.links == Links::InRecord && walk.report.records == 0 {
             walk.report.find(None, Code::Format, None, "no complete record: a segment begins with audit_segment");
         }
-        if reached && about.last_seq > last {
+        if stuck && about.last_seq > last {
             walk.report.find(None, Code::Gap, None, "the store holds records that cannot be reached in order");
         }
         let Walk { mut report, writers, prev, .. } = walk;
@@ -204,3 +209,6 @@ fn attempt(source: &dyn Source) -> Result<Option<VerifyReport>, TrailError> {
         return Ok(Some(report));
     }
 }
+
+#[cfg(test)]
+mod tests;

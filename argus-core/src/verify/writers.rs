@@ -1,7 +1,7 @@
 //! The rules of writers (`docs/record-format.md`, section 4): each one's numbers run from 1 without a hole that no `audit_gap` of a writer explains, from its
 //! `audit_open` to its `audit_close`; and the `writers` table says the same as the records. Memory grows with the writers, not with their records.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
 use super::report::{Code, VerifyReport};
@@ -9,7 +9,7 @@ use crate::canonical::Fields;
 use crate::id::is_uuid;
 use crate::reader::{WriterRow, service_of};
 
-/// Most holes and gap records of one writer that are remembered.
+/// Most holes and gap records of one writer that are remembered, once those that explain each other are forgotten.
 const REMEMBERED: usize = 4096;
 /// Names a component reserves for Argus's own records.
 const ARGUS: &str = "argus";
@@ -35,6 +35,8 @@ struct Writer {
     /// Missing numbers, and the record that shows them.
     holes: Vec<(u64, u64, u64)>,
     covers: Vec<Cover>,
+    /// Holes and covers that came since the last `settle`.
+    unsettled: usize,
 }
 
 /// All writers of a walk.
@@ -106,7 +108,7 @@ impl Writers {
         if number <= w.last {
             wrong(format!("the writer's number {number} is not above {}, the one before", w.last));
         } else if number > w.last + 1 {
-            if w.holes.len() < REMEMBERED {
+            if w.has_room(is_log) {
                 w.holes.push((w.last + 1, number - 1, f.seq));
             } else {
                 wrong("more holes in the writer's numbers than can be remembered".into());
@@ -140,9 +142,13 @@ impl Writers {
         match (of, number("first"), number("last")) {
             (Some(of), Some(first), Some(last)) if first <= last => {
                 let own = of == f.writer;
-                let index = self.get(of);
-                if let Some(w) = self.all.get_mut(index).filter(|w| w.covers.len() < REMEMBERED) {
+                let (index, is_log) = (self.get(of), self.log_id.as_deref() == Some(of));
+                let Some(w) = self.all.get_mut(index) else { return };
+                if w.has_room(is_log) {
                     w.covers.push(Cover { numbers: (first, last), seq: f.seq, own });
+                } else {
+                    let detail = format!("more audit_gap records of writer {of} than can be remembered");
+                    report.find(at(f.seq), Code::WriterGap, Some(f.record_id), detail);
                 }
             }
             _ => report.find(
@@ -173,6 +179,9 @@ impl Writers {
 
     fn compare(&self, rows: &[WriterRow], report: &mut VerifyReport) {
         let mut wrong = |detail: String| report.find(None, Code::Writers, None, detail);
+        let seen: HashMap<&str, &Writer> =
+            self.all.iter().filter(|w| w.records > 0).map(|w| (w.id.as_str(), w)).collect();
+        let told: HashSet<&str> = rows.iter().map(|r| r.writer.as_str()).collect();
         for row in rows {
             let id = &row.writer;
             if !is_uuid(id, 4) {
@@ -188,7 +197,7 @@ impl Writers {
                 wrong(format!("writer {id}: last_seq, closed or service_name is not of its type"));
                 continue;
             };
-            let seen = self.all.iter().find(|w| w.id == *id && w.records > 0);
+            let seen = seen.get(id.as_str());
             if seen.is_none() && !is_log {
                 wrong(format!("writer {id} has a row and no records"));
                 continue;
@@ -206,7 +215,7 @@ impl Writers {
                 wrong(format!("writer {id}: service_name is not the one of its audit_open"));
             }
         }
-        for w in self.all.iter().filter(|w| w.records > 0 && !rows.iter().any(|r| r.writer == w.id)) {
+        for w in self.all.iter().filter(|w| w.records > 0 && !told.contains(w.id.as_str())) {
             wrong(format!("writer {} has records and no row in `writers`", w.id));
         }
         if !rows.iter().any(|r| r.id == 0) {
@@ -216,6 +225,30 @@ impl Writers {
 }
 
 impl Writer {
+    /// Whether one more hole or cover can be remembered. Of the log writer, no cover explains a hole.
+    fn has_room(&mut self, is_log: bool) -> bool {
+        self.unsettled += 1;
+        let full = |w: &Self| w.holes.len().max(w.covers.len()) >= REMEMBERED;
+        // Not at each of the records of a writer that stays full.
+        if full(self) && !is_log && self.unsettled >= REMEMBERED / 4 {
+            self.settle();
+        }
+        !full(self)
+    }
+
+    /// Forgets each hole that one gap record covers exactly, with that record. A second one that covers it will be found to cover what is not missing.
+    fn settle(&mut self) {
+        self.unsettled = 0;
+        let mut covered: HashMap<(u64, u64), usize> = HashMap::new();
+        for c in &self.covers {
+            *covered.entry(c.numbers).or_default() += 1;
+        }
+        let mut explained: HashSet<(u64, u64)> = self.holes.iter().map(|(a, b, _)| (*a, *b)).collect();
+        explained.retain(|numbers| covered.get(numbers) == Some(&1));
+        self.holes.retain(|(a, b, _)| !explained.contains(&(*a, *b)));
+        self.covers.retain(|c| !explained.contains(&c.numbers));
+    }
+
     /// Each missing number in exactly one gap record, and each number of a gap record missing.
     fn judge(&self, is_log: bool, report: &mut VerifyReport) {
         let mut wrong = |seq, detail: String| report.find(seq, Code::WriterGap, None, detail);
@@ -273,7 +306,8 @@ fn merge(mut ranges: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
 fn without(range: (u64, u64), others: &[(u64, u64)]) -> Vec<(u64, u64)> {
     let (mut a, b) = range;
     let mut out = Vec::new();
-    for (c, d) in others.iter().filter(|(c, d)| *d >= range.0 && *c <= b) {
+    let first = others.partition_point(|(_, d)| *d < a);
+    for (c, d) in others.iter().skip(first).take_while(|(c, _)| *c <= b) {
         if *c > a {
             out.push((a, c - 1));
         }

@@ -2,21 +2,24 @@
 
 mod open;
 mod rows;
+mod scan;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
-use rusqlite::{OptionalExtension, Params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Params};
 
-use super::{About, Item, Links, Origin, PAGE, Source, Walked, WriterRow};
+use super::source::{About, Damage, Item, Links, Origin, Scan, Source, Walked, WriterRow};
 use crate::error::{ErrorKind, TrailError};
 use crate::filter::Filter;
 use crate::form::record_of;
+use crate::id::RecordId;
 use crate::record::Record;
 use crate::store::sqlite::{error, schema};
 use crate::verify::Code;
-use open::{State, beside, connect};
-use rows::{COLUMNS, conditions, damage, fields};
+use open::{Mode, State, beside, connect};
+use rows::{CHECKSUM, COLUMNS, PREV, PREVIOUS, damage, fields};
+use scan::SqliteScan;
 
 /// Rows of one step of a walk: no read transaction lasts longer.
 const STEP: i64 = 4096;
@@ -30,10 +33,15 @@ pub(super) struct SqliteSource {
 
 impl SqliteSource {
     pub(super) fn open(path: &Path) -> Result<Self, TrailError> {
-        let state = connect(path)?;
-        let err = |e| error("cannot read the audit database", path, e);
-        schema::check_kind(&schema::kind(&state.conn).map_err(err)?, path)?;
-        Ok(Self { path: path.into(), state: Mutex::new(state) })
+        // Once: `-wal` and `-shm` stand beside the file itself, not beside a link to it.
+        let full = path.canonicalize().map_err(|e| TrailError::io("cannot resolve the trail's path", path, e))?;
+        let state = connect(&full)?;
+        let source = Self { path: full, state: Mutex::new(state) };
+        match source.read(|state| schema::kind(&state.conn)) {
+            // `verify` can say more.
+            Err(e) if e.kind() == ErrorKind::Damaged => Ok(source),
+            kind => schema::check_kind(&kind?, path).map(|()| source),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -60,7 +68,7 @@ impl SqliteSource {
             *state = connect(&self.path)?;
         }
         let result = f(&mut state);
-        if state.is_stale(&self.path) {
+        if state.is_worthless(&self.path) {
             *state = connect(&self.path)?;
             return Ok((None, true));
         }
@@ -71,9 +79,15 @@ impl SqliteSource {
                 Ok((None, false))
             }
             // The `-shm` went away under us: the last writer closed.
-            Err(_) if state.stamp.is_none() && state.copy.is_none() && !beside(&self.path, "-shm").exists() => {
+            Err(_) if matches!(state.mode, Mode::Shared(_)) && !beside(&self.path, "-shm").exists() => {
                 *state = connect(&self.path)?;
                 Ok((None, false))
+            }
+            Err(e) if is_too_big(&e) || is_wrong_type(&e) => {
+                Err(TrailError::new(ErrorKind::Damaged, "the audit database holds a cell that Argus did not write")
+                    .at(&self.path)
+                    .help("run `argus verify`")
+                    .because(e))
             }
             Err(e) => Err(error("cannot read the audit database", &self.path, e)),
         }
@@ -86,48 +100,59 @@ impl SqliteSource {
     }
 }
 
-impl State {
-    /// Loads the writers again: a row may name one that came since.
-    fn load_writers(&mut self) -> rusqlite::Result<()> {
-        let mut s = self.conn.prepare_cached("SELECT id, writer, service_name FROM writers")?;
-        let text =
-            |r: &rusqlite::Row<'_>, i| Ok::<_, rusqlite::Error>(r.get_ref(i)?.as_str().unwrap_or_default().to_owned());
-        let rows = s.query_map([], |r| Ok((r.get(0)?, (text(r, 1)?, text(r, 2)?))))?;
-        self.writers = rows.collect::<rusqlite::Result<_>>()?;
-        Ok(())
-    }
+/// The first cell of the first row, if it is a number.
+fn number<P: Params>(conn: &Connection, sql: &str, params: P) -> rusqlite::Result<Option<i64>> {
+    conn.prepare_cached(sql)?.query_row(params, |r| Ok(r.get_ref(0)?.as_i64().ok())).optional().map(Option::flatten)
+}
 
-    fn number<P: Params>(&self, sql: &str, params: P) -> rusqlite::Result<Option<i64>> {
-        self.conn.query_row(sql, params, |r| Ok(r.get_ref(0)?.as_i64().ok())).optional().map(Option::flatten)
-    }
+/// Whether a cell was longer than `open` lets through.
+fn is_too_big(e: &rusqlite::Error) -> bool {
+    e.sqlite_error_code() == Some(rusqlite::ErrorCode::TooBig)
+}
+
+fn is_wrong_type(e: &rusqlite::Error) -> bool {
+    use rusqlite::Error as E;
+    matches!(
+        e,
+        E::InvalidColumnType(..) | E::FromSqlConversionFailure(..) | E::IntegralValueOutOfRange(..) | E::Utf8Error(..)
+    )
+}
+
+/// A table whose rows do not stand in order of their keys, which no honest table does: a page that is its own descendant never ends.
+fn disordered() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(
+        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+        Some("rows do not stand in order of their keys".into()),
+    )
 }
 
 impl Source for SqliteSource {
     fn check_structure(&self) -> Result<Vec<(Code, String)>, TrailError> {
         self.read(|state| {
-            let c = &state.conn;
+            let tx = state.conn.unchecked_transaction()?;
+            let c = &*tx;
             let mut found: Vec<(Code, String)> =
-                schema::differences(c)?.into_iter().map(|d| (Code::Schema, d)).collect();
+                schema::differences(c)?.into_iter().chain(misnamed(c)?).map(|d| (Code::Schema, d)).collect();
             let mut expect = |sql: &str, wanted: i64, code: Code, what: &str| {
                 // A table that is missing is among the differences already.
-                if !state.number(sql, []).is_ok_and(|n| n == Some(wanted)) {
+                if !number(c, sql, []).is_ok_and(|n| n == Some(wanted)) {
                     found.push((code, what.into()));
                 }
             };
             expect(
-                "SELECT count(*) = 1 AND min(version) = 3 FROM schema_info",
+                "SELECT count(*) = 1 AND min(version) = 3 FROM (SELECT version FROM schema_info LIMIT 2)",
                 1,
                 Code::Schema,
                 "schema_info has not the one row of version 3",
             );
             expect(
                 "SELECT count(*) = 1 AND min(typeof(canonical) = 'integer' AND canonical = 1) AND min(typeof(first_seq) = 'integer' AND first_seq >= 1) \
-                 AND min(typeof(log_id) = 'text') FROM log_info",
+                 AND min(typeof(log_id) = 'text') FROM (SELECT * FROM log_info LIMIT 2)",
                 1,
                 Code::Schema,
                 "log_info has not one row with log_id, canonical 1 and first_seq",
             );
-            expect("SELECT count(*) FROM audit_events WHERE id < 1", 0, Code::Gap, "records stand before position 1");
+            expect("SELECT EXISTS (SELECT 1 FROM audit_events WHERE id < 1)", 0, Code::Gap, "records stand before position 1");
             let mut s = c.prepare("PRAGMA integrity_check(20)")?;
             let rows = s.query_map([], |r| r.get::<_, String>(0))?;
             for row in rows {
@@ -154,48 +179,18 @@ impl Source for SqliteSource {
     }
 
     fn walk(&self, after: u64, visit: &mut dyn FnMut(Item<'_>) -> bool) -> Result<Walked, TrailError> {
-        let sql = format!("SELECT {COLUMNS} FROM audit_events e WHERE e.id > ?1 ORDER BY e.id LIMIT ?2");
-        let mut after = i64::try_from(after).unwrap_or(i64::MAX);
-        let mut prev: Option<String> = None;
-        let mut first_step = true;
+        let mut at = At {
+            sql: format!("SELECT {COLUMNS} FROM audit_events e WHERE e.id > ?1 ORDER BY e.id LIMIT ?2"),
+            after: i64::try_from(after).unwrap_or(i64::MAX),
+            prev: None,
+            begun: false,
+        };
         // Reset by each step that gets anywhere.
         let mut attempts = 0;
         while attempts < ATTEMPTS {
             let mut shown = 0;
             // A step that fails on its way goes on behind the last row that was shown.
-            let (done, changed) = self.read_once(&mut |state| {
-                state.load_writers()?;
-                if std::mem::take(&mut first_step) && after > 0 {
-                    let mut s = state.conn.prepare_cached("SELECT checksum FROM audit_events WHERE id = ?1")?;
-                    prev = s
-                        .query_row([after], |r| Ok(r.get_ref(0)?.as_str().ok().map(str::to_owned)))
-                        .optional()?
-                        .flatten();
-                }
-                let mut s = state.conn.prepare_cached(&sql)?;
-                let mut rows = s.query((after, STEP))?;
-                while let Some(row) = rows.next()? {
-                    let id: i64 = row.get(0)?;
-                    let adjacent = prev.as_deref().filter(|_| id == after + 1);
-                    let go_on = match fields(row, &state.writers, adjacent) {
-                        Ok((f, sum)) => visit(Item::Row(&f, sum)),
-                        Err(why) => visit(Item::Damage(damage(row, &state.writers, why))),
-                    };
-                    (after, shown) = (id, shown + 1);
-                    match row.get_ref(13)?.as_str() {
-                        Ok(sum) => {
-                            let prev = prev.get_or_insert_default();
-                            prev.clear();
-                            prev.push_str(sum);
-                        }
-                        Err(_) => prev = None,
-                    }
-                    if !go_on {
-                        return Ok(true);
-                    }
-                }
-                Ok(shown < STEP)
-            })?;
+            let (done, changed) = self.read_once(&mut |state| at.step(state, visit, &mut shown))?;
             if changed && shown > 0 {
                 return Ok(Walked { changed: true, unfinished: 0 });
             }
@@ -210,67 +205,138 @@ impl Source for SqliteSource {
     fn about(&self, last: u64) -> Result<Option<About>, TrailError> {
         self.read(|state| {
             // One transaction, so that the records and the table are of one moment.
-            state.conn.execute_batch("BEGIN")?;
-            let about = state.about(last);
-            state.conn.execute_batch("COMMIT")?;
-            about
+            let tx = state.conn.unchecked_transaction()?;
+            about(&tx, last)
         })
     }
 
-    fn page(&self, filter: &Filter, cursor: Option<u64>) -> Result<(Vec<Record>, bool), TrailError> {
-        let want = filter.limit.unwrap_or(usize::MAX).min(PAGE);
-        let (conditions, values) = conditions(filter);
-        let (compare, order, start) = match (filter.newest_first, cursor) {
-            (true, c) => ("<", "DESC", c.and_then(|c| i64::try_from(c).ok()).unwrap_or(i64::MAX)),
-            (false, c) => (">", "ASC", c.and_then(|c| i64::try_from(c).ok()).unwrap_or(0)),
-        };
-        let sql = format!(
-            "SELECT {COLUMNS}, (SELECT p.checksum FROM audit_events p WHERE p.id = e.id - 1) FROM audit_events e \
-             WHERE e.id {compare} {start}{conditions} ORDER BY e.id {order}"
-        );
+    fn scan(&self, filter: Filter) -> Box<dyn Scan + '_> {
+        Box::new(SqliteScan::new(self, filter))
+    }
+
+    fn by_id(&self, id: RecordId) -> Result<Option<Record>, TrailError> {
+        let (wanted, sql) = (id.to_string(), by_id_sql());
         self.read(|state| {
-            state.load_writers()?;
-            let mut s = state.conn.prepare(&sql)?;
-            let mut rows = s.query(params_from_iter(values.iter()))?;
-            let mut records = Vec::new();
-            while records.len() < want {
-                let Some(row) = rows.next()? else { break };
-                let prev = row.get_ref(25)?.as_str_or_null().ok().flatten();
-                let Ok((f, sum)) = fields(row, &state.writers, prev) else { continue };
-                let service = state.writers.values().find(|w| w.0 == f.writer).map_or("", |w| w.1.as_str());
-                if let Ok(r) = record_of(&f, Some(sum))
-                    && filter.matches(&r, service)
-                {
-                    records.push(r);
-                }
-            }
-            let more = records.len() == want;
-            Ok((records, more))
+            let State { conn, writers, .. } = state;
+            let tx = conn.unchecked_transaction()?;
+            let mut statement = tx.prepare_cached(&sql)?;
+            let mut rows = statement.query([&wanted])?;
+            let Some(row) = rows.next()? else { return Ok(None) };
+            let writer = writers.of(&tx, row)?;
+            let prev = row.get_ref(PREV)?.as_str_or_null().ok().flatten();
+            Ok(fields(row, writer, prev).and_then(|(f, sum)| record_of(&f, Some(sum))).ok())
         })
     }
 }
 
-impl State {
-    fn about(&self, last: u64) -> rusqlite::Result<Option<About>> {
-        let newest = self.number("SELECT max(id) FROM audit_events", [])?.unwrap_or(0);
-        let last_seq = u64::try_from(newest).unwrap_or(0);
-        if last_seq > last {
-            return Ok(None);
+/// Objects that stand in the schema by another type or name than in their own text, or that hide behind a name of SQLite's own.
+fn misnamed(conn: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut s = conn.prepare("SELECT type, name, sql FROM sqlite_schema")?;
+    let mut rows = s.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (kind, name, sql): (String, String, Option<String>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let of_sqlite = name.to_ascii_lowercase().starts_with("sqlite_");
+        let mut words = sql.as_deref().unwrap_or_default().split_ascii_whitespace().filter(|w| *w != "UNIQUE").skip(1);
+        let named = words.next().is_some_and(|k| k.eq_ignore_ascii_case(&kind)) && words.next() == Some(&name);
+        if of_sqlite && (kind == "trigger" || kind == "view") || !of_sqlite && !named {
+            found.push(format!("{kind} `{name}` is not what its text says"));
         }
-        let mut s = self.conn.prepare_cached("SELECT id, writer, service_name, last_seq, closed FROM writers")?;
-        let rows = s.query_map([], |r| {
-            let text = |i| r.get_ref(i).ok().and_then(|v| v.as_str().ok()).map(str::to_owned);
-            let number = |i| r.get_ref(i).ok().and_then(|v| v.as_i64().ok());
-            Ok(WriterRow {
-                id: r.get(0)?,
-                writer: text(1).unwrap_or_default(),
-                service_name: text(2),
-                last_seq: number(3),
-                closed: number(4),
-            })
-        })?;
-        let writers = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-        let foreign = self.number("SELECT count(*) FROM foreign_events", [])?.unwrap_or(0);
-        Ok(Some(About { last_seq, writers: Some(writers), foreign_waiting: u64::try_from(foreign).unwrap_or(0) }))
     }
+    Ok(found)
+}
+
+fn by_id_sql() -> String {
+    format!("SELECT {COLUMNS}, {PREVIOUS} FROM audit_events e WHERE e.record_id = ?1")
+}
+
+/// How far a walk has come.
+struct At {
+    sql: String,
+    after: i64,
+    /// Checksum of the row `after`.
+    prev: Option<String>,
+    begun: bool,
+}
+
+impl At {
+    /// One read transaction of a walk; whether the walk is over.
+    fn step(
+        &mut self,
+        state: &mut State,
+        visit: &mut dyn FnMut(Item<'_>) -> bool,
+        shown: &mut i64,
+    ) -> rusqlite::Result<bool> {
+        let State { conn, writers, .. } = state;
+        let tx = conn.unchecked_transaction()?;
+        if !self.begun && self.after > 0 {
+            self.prev = tx
+                .prepare_cached("SELECT checksum FROM audit_events WHERE id = ?1")?
+                .query_row([self.after], |r| Ok(r.get_ref(0)?.as_str().ok().map(str::to_owned)))
+                .optional()?
+                .flatten();
+        }
+        self.begun = true;
+        let mut statement = tx.prepare_cached(&self.sql)?;
+        let mut rows = statement.query((self.after, STEP))?;
+        loop {
+            let row = match rows.next() {
+                Err(e) if is_too_big(&e) => break,
+                row => row?,
+            };
+            let Some(row) = row else { return Ok(*shown < STEP) };
+            let id: i64 = row.get(0)?;
+            if id <= self.after {
+                return Err(disordered());
+            }
+            let adjacent = self.prev.as_deref().filter(|_| id == self.after + 1);
+            let writer = writers.of(&tx, row)?;
+            let go_on = match fields(row, writer, adjacent) {
+                Ok((f, sum)) => visit(Item::Row(&f, sum)),
+                Err(why) => visit(Item::Damage(damage(row, writer, why))),
+            };
+            (self.after, *shown) = (id, *shown + 1);
+            match row.get_ref(CHECKSUM)?.as_str() {
+                Ok(sum) => {
+                    let prev = self.prev.get_or_insert_default();
+                    prev.clear();
+                    prev.push_str(sum);
+                }
+                Err(_) => self.prev = None,
+            }
+            if !go_on {
+                return Ok(true);
+            }
+        }
+        // The next row has a cell that is too long to be read.
+        let next = number(&tx, "SELECT min(id) FROM audit_events WHERE id > ?1", [self.after])?;
+        let Some(id) = next else { return Err(disordered()) };
+        let why = "a cell is longer than any record".into();
+        let damage = Damage { seq: u64::try_from(id).ok(), why, checksum: None, writer: None };
+        (self.after, self.prev, *shown) = (id, None, *shown + 1);
+        Ok(!visit(Item::Damage(damage)))
+    }
+}
+
+fn about(conn: &Connection, last: u64) -> rusqlite::Result<Option<About>> {
+    let newest = number(conn, "SELECT max(id) FROM audit_events", [])?.unwrap_or(0);
+    let last_seq = u64::try_from(newest).unwrap_or(0);
+    if last_seq > last {
+        return Ok(None);
+    }
+    let mut s = conn.prepare_cached("SELECT id, writer, service_name, last_seq, closed FROM writers ORDER BY id")?;
+    let mut rows = s.query([])?;
+    let mut writers: Vec<WriterRow> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let text = |i| row.get_ref(i).ok().and_then(|v| v.as_str().ok()).map(str::to_owned);
+        let number = |i| row.get_ref(i).ok().and_then(|v| v.as_i64().ok());
+        let id = row.get(0)?;
+        if writers.last().is_some_and(|w| id <= w.id) {
+            return Err(disordered());
+        }
+        let writer = text(1).unwrap_or_default();
+        writers.push(WriterRow { id, writer, service_name: text(2), last_seq: number(3), closed: number(4) });
+    }
+    let foreign = number(conn, "SELECT count(*) FROM (SELECT 1 FROM foreign_events LIMIT 1000000)", [])?.unwrap_or(0);
+    Ok(Some(About { last_seq, writers: Some(writers), foreign_waiting: u64::try_from(foreign).unwrap_or(0) }))
 }

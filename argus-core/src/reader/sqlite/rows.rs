@@ -1,27 +1,59 @@
-//! Rows of `audit_events` as a record's fields, and filters as SQL.
+//! Rows of `audit_events` as a record's fields.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
-use rusqlite::Row;
 use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::canonical::Fields;
-use crate::filter::Filter;
 use crate::reader::Damage;
-use crate::time::format_timestamp;
 
 /// The columns that `fields` takes, in its order.
 pub(super) const COLUMNS: &str = "e.id, e.timestamp, e.level, e.event, e.component, e.original_output_file, e.file_path, e.old_value, e.new_value, e.user_agent, \
     e.process_id, e.process_name, e.context, e.checksum, e.created_at, e.actor_id, e.actor_type, e.action, e.outcome, e.trace_id, e.span_id, e.stack, \
     e.record_id, e.writer, e.writer_seq";
+/// Of them, `checksum` and `writer`.
+pub(super) const CHECKSUM: usize = 13;
+const WRITER: usize = 23;
 
-/// Key in `writers`: UUID and service name.
-pub(super) type WriterNames = HashMap<i64, (String, String)>;
+/// After them, where a query stands for itself: the checksum of the row above.
+pub(super) const PREVIOUS: &str = "(SELECT p.checksum FROM audit_events p WHERE p.id = e.id - 1)";
+pub(super) const PREV: usize = 25;
+
+/// A row of `writers`: UUID and service name.
+pub(super) type Names = (String, String);
+
+/// The rows of `writers` that rows of `audit_events` named so far, by key. Each is read in the transaction that reads the first row that names it.
+#[derive(Default)]
+pub(super) struct Writers(HashMap<i64, Names>);
+
+impl Writers {
+    /// The writer that `row` names.
+    pub(super) fn of(&mut self, conn: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<&Names>> {
+        let Ok(key) = row.get_ref(WRITER)?.as_i64() else { return Ok(None) };
+        let names = match self.0.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let text = |r: &Row<'_>, i| r.get_ref(i).map(|v| v.as_str().unwrap_or_default().to_owned());
+                let found = conn
+                    .prepare_cached("SELECT writer, service_name FROM writers WHERE id = ?1")?
+                    .query_row([key], |r| Ok((text(r, 0)?, text(r, 1)?)))
+                    .optional()?;
+                match found {
+                    Some(names) => new.insert(names),
+                    None => return Ok(None),
+                }
+            }
+        };
+        Ok(Some(names))
+    }
+}
 
 /// A row's fields, or why it is no record.
 pub(super) fn fields<'r>(
     row: &'r Row<'_>,
-    writers: &'r WriterNames,
+    writer: Option<&'r Names>,
     prev_hash: Option<&'r str>,
 ) -> Result<(Fields<'r>, &'r str), String> {
     let text = |i: usize, name: &str| -> Result<Option<&'r str>, String> {
@@ -36,8 +68,8 @@ pub(super) fn fields<'r>(
         ValueRef::Integer(n) => u64::try_from(n).map_err(|_| format!("`{name}` is negative")),
         _ => Err(format!("`{name}` is no integer")),
     };
-    let key = i64::try_from(number(23, "writer")?).unwrap_or(-1);
-    let writer = writers.get(&key).map(|w| w.0.as_str()).ok_or("`writer` names no row of `writers`")?;
+    number(WRITER, "writer")?;
+    let writer = writer.map(|w| w.0.as_str()).ok_or("`writer` names no row of `writers`")?;
     let f = Fields {
         seq: number(0, "id")?,
         timestamp: must(1, "timestamp")?,
@@ -65,52 +97,18 @@ pub(super) fn fields<'r>(
         writer_seq: number(24, "writer_seq")?,
         prev_hash,
     };
-    Ok((f, must(13, "checksum")?))
+    Ok((f, must(CHECKSUM, "checksum")?))
 }
 
 /// What can be known of a row that has no fields.
-pub(super) fn damage(row: &Row<'_>, writers: &WriterNames, why: String) -> Damage {
+pub(super) fn damage(row: &Row<'_>, writer: Option<&Names>, why: String) -> Damage {
     let text = |i: usize| row.get_ref(i).ok().and_then(|v| v.as_str().ok()).map(str::to_owned);
     let number = |i: usize| row.get_ref(i).ok().and_then(|v| v.as_i64().ok());
-    let writer = number(23).and_then(|key| writers.get(&key)).map(|w| w.0.clone());
+    let writer = writer.map(|w| w.0.clone());
     Damage {
         seq: number(0).and_then(|n| u64::try_from(n).ok()),
         why,
-        checksum: text(13),
+        checksum: text(CHECKSUM),
         writer: writer.zip(number(24).and_then(|n| u64::try_from(n).ok())),
     }
-}
-
-/// What of a filter SQLite can decide. The rest, and all of it once more, is decided by `Filter::matches`.
-pub(super) fn conditions(filter: &Filter) -> (String, Vec<String>) {
-    let (mut sql, mut values) = (String::new(), Vec::new());
-    let mut and = |condition: &str, value: String| {
-        values.push(value);
-        sql.push_str(&format!(" AND {condition} ?{}", values.len()));
-    };
-    if let Some(t) = filter.since {
-        and("e.timestamp >=", format_timestamp(t));
-    }
-    if let Some(t) = filter.until {
-        and("e.timestamp <", format_timestamp(t));
-    }
-    for (column, value) in [
-        ("e.event =", &filter.event),
-        ("e.component =", &filter.component),
-        ("e.file_path =", &filter.file),
-        ("e.actor_id =", &filter.actor),
-        ("e.trace_id =", &filter.trace),
-    ] {
-        if let Some(v) = value {
-            and(column, v.clone());
-        }
-    }
-    if let Some(level) = filter.min_level {
-        let words: Vec<String> = crate::Level::ALL.iter().filter(|l| **l >= level).map(|l| format!("'{l}'")).collect();
-        sql.push_str(&format!(" AND e.level IN ({})", words.join(",")));
-    }
-    if let Some(pid) = filter.pid {
-        sql.push_str(&format!(" AND e.process_id = {pid}"));
-    }
-    (sql, values)
 }
