@@ -117,3 +117,16 @@ fn stats_count_by_level_event_and_component() {
         assert!(text.contains("\nby level\n") && text.contains("\n         2  CRITICAL\n"), "{text}");
     }
 }
+
+#[test]
+fn rows_that_are_no_records_are_never_passed_over_in_silence() {
+    let (t, _) = both();
+    let path = t.db();
+    fill(&path);
+    common::tamper(&path, "UPDATE audit_events SET level = 'LOW' WHERE id = 3");
+    for command in ["query", "tail"] {
+        let ran = run(&path, &[command, "-n", "100"]);
+        assert!(ran.err.contains("1 row passed over that is no record: run `argus verify`"), "{}", ran.err);
+        assert_eq!((ran.code, ran.out.lines().count()), (0, records(&path).len()));
+    }
+}

@@ -29,12 +29,14 @@ pub(crate) fn query(
     }
     let reader = plan::reader(args)?;
     let (mut n, mut last) = (0, None);
-    for r in reader.query(f)? {
+    let mut records = reader.query(f)?;
+    for r in records.by_ref() {
         let r = r?;
         output::record(out, &r, args.json)?;
         n += 1;
         last = r.seq;
     }
+    tell_damaged(records.damaged());
     if let (Some(last), true) = (last, n == limit && !args.json) {
         // Never a silent cut.
         writeln!(out, "... there may be more: --cursor {last}")?;
@@ -59,20 +61,47 @@ pub(crate) fn tail(
         .transpose()?
         .and_then(|r| r.seq)
         .unwrap_or(0);
-    let before: Result<Vec<Record>, _> = reader.query(f.clone().newest_first().after(end + 1).limit(limit))?.collect();
-    for r in before?.iter().rev() {
+    let mut records = reader.query(f.clone().newest_first().after(end + 1).limit(limit))?;
+    let before: Vec<Record> = records.by_ref().collect::<Result<_, _>>()?;
+    for r in before.iter().rev() {
         output::record(out, r, args.json)?;
     }
+    tell_damaged(records.damaged());
     out.flush()?;
     let Some(stop) = stop else { return Ok(Exit::Ok) };
     let mut tail = reader.tail(f.after(end));
+    let mut told = 0;
     loop {
-        for r in tail.poll()? {
-            output::record(out, &r, args.json)?;
+        // A poll gives a bounded batch; nothing left is told by an empty one.
+        loop {
+            let batch = tail.poll()?;
+            for r in &batch {
+                output::record(out, r, args.json)?;
+            }
+            if batch.is_empty() {
+                break;
+            }
         }
         out.flush()?;
+        tell_damaged(tail.damaged() - told);
+        told = tail.damaged();
         if stop.wait(LOOK) {
             return Ok(Exit::Ok);
         }
     }
+}
+
+/// Rows that are no records are passed over, and never in silence.
+fn tell_damaged(n: u64) {
+    if n > 0 {
+        output::complain(&format!(
+            "{n} row{} passed over that {} no record: run `argus verify`",
+            plural(n),
+            if n == 1 { "is" } else { "are" }
+        ));
+    }
+}
+
+fn plural(n: u64) -> &'static str {
+    if n == 1 { "" } else { "s" }
 }
