@@ -385,6 +385,7 @@ class Writer:
         self.known = known      # named by the segment's audit_segment
         self.count = 0
         self.closed = False
+        self.recovered = False  # dead, and an audit_recovered says so
         self.service = None
         self.holes = []         # (first, last, seq of the record that shows it)
         self.covers = []        # (first, last, seq of the audit_gap, whether the writer itself wrote it)
@@ -480,8 +481,8 @@ class Trail:
         here = (seq, seq)
         if w.last is None:      # the log writer of a later segment, its number not named
             w.start = w.last = n - 1
-        if w.closed:
-            self.find(here, "writer_gap", "writer %s has a record after its audit_close" % uid)
+        if w.closed or w.recovered:
+            self.find(here, "writer_gap", "writer %s has a record after its %s" % (uid, "audit_close" if w.closed else "audit_recovered"))
         if n <= w.last:
             self.find(here, "writer_gap", "writer %s: writer_seq %d after %d" % (uid, n, w.last))
         elif n > w.last + 1:
@@ -497,6 +498,14 @@ class Trail:
         w.count += 1
         if own and event == "audit_close":
             w.closed = True
+        # Rows of other programs carry argus.foreign, whatever they call themselves.
+        if is_log and f.get("component") == "argus" and "argus.foreign" not in context:
+            if event == "audit_recovered" and "writer" in context:
+                self.recovered(here, context)
+            if event == "audit_gap":
+                t = self.writers.get(context.get("writer")) if isinstance(context.get("writer"), str) else None
+                if t is None or not t.recovered or context.get("first") != t.last + 1 or not is_int(context.get("first")):
+                    self.find(here, "writer_gap", "audit_gap of the log writer does not follow the recovery of a dead writer")
         if own and event == "audit_gap" and "first" in context:
             target, a, b = context.get("writer"), context.get("first"), context.get("last")
             if not (isinstance(target, str) and UUID4.fullmatch(target) and is_int(a) and is_int(b) and 1 <= a <= b):
@@ -506,6 +515,14 @@ class Trail:
                 if t is None:
                     t = self.writers[target] = Writer(0, False)
                 t.covers.append((a, b, seq, target == uid))
+
+    def recovered(self, here, context):
+        target, last = context.get("writer"), context.get("last")
+        t = self.writers.get(target) if isinstance(target, str) else None
+        if t is None or t.last is None or not is_int(last) or last != t.last or t.closed or t.recovered:
+            self.find(here, "writer_gap", "audit_recovered does not end an unclosed writer at its last number")
+        if t is not None:
+            t.recovered = True
 
     def finish_writers(self):
         for uid, w in self.writers.items():
@@ -523,13 +540,13 @@ class Trail:
                     self.find((seq - 1, seq), "writer_gap", "writer %s: writer_seq %d..=%d missing without an audit_gap" % (uid, c, d))
             for a, b, seq, own in w.covers:
                 # Numbers before this segment cannot be judged here. Another writer may account for what a dead one lost at its end.
-                low, high = max(a, w.start + 1), b if own or w.closed else min(b, w.last)
+                low, high = max(a, w.start + 1), b if own or w.closed or w.recovered else min(b, w.last)
                 if uid == self.log_id or low <= high and subtract([(low, high)], holes):
                     self.find((seq, seq), "writer_gap", "audit_gap %d..=%d of writer %s covers numbers that are not missing" % (a, b, uid))
             if cover:
                 self.detail("writer %s: lost %s, accounted for" % (uid, ", ".join("%d..=%d" % s for s in cover)))
             if uid != self.log_id and w.count:
-                self.detail("writer %s: %d record(s), last %d, %s" % (uid, w.count, w.last, "closed" if w.closed else "unclosed"))
+                self.detail("writer %s: %d record(s), last %d, %s" % (uid, w.count, w.last, "closed" if w.closed else "recovered" if w.recovered else "unclosed"))
 
     # ------------------------------------------------------------------------------------------------------- results
 
@@ -701,7 +718,7 @@ def sqlite_heads(db, trail):
             continue
         if not isinstance(service, str) or "\0" in service:
             trail.find(None, "writers", "writers row %s: service_name is not text" % wid)
-        if not is_int(last) or not is_int(closed) or closed not in (0, 1):
+        if not is_int(last) or not is_int(closed) or closed not in (0, 1, 2):
             trail.find(None, "writers", "writers row %s: last_seq or closed is not proper" % wid)
         if (wid == 0) != (uid == trail.log_id):
             trail.find(None, "writers", "writers row %s: row 0 and only row 0 is the log writer" % wid)
@@ -779,8 +796,9 @@ def sqlite_rows(db, trail, heads):
             continue
         if last != w.last:
             trail.find(None, "writers", "writer %s: last_seq is %s, the log has %d" % (uid, last, w.last))
-        if closed != int(w.closed):
-            trail.find(None, "writers", "writer %s: closed is %s, the log says %d" % (uid, closed, w.closed))
+        says = 1 if w.closed else 2 if w.recovered else 0
+        if closed != says:
+            trail.find(None, "writers", "writer %s: closed is %s, the log says %d" % (uid, closed, says))
         if w.service is not None and service != w.service:
             trail.find(None, "writers", "writer %s: service_name is not that of its audit_open" % uid)
     (waiting,) = db.execute("SELECT count(*) FROM foreign_events").fetchone()

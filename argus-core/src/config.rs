@@ -89,6 +89,8 @@ pub struct AuditConfig {
     pub redaction: Redaction,
     /// Bound of the queue in bytes. Default: 64 MiB.
     pub queue_bytes: usize,
+    /// The queue is a journal beside the trail, where the file system allows: what is accepted survives a killed process. Default: on.
+    pub journal: bool,
     /// Mode of the files; directories that Argus makes get the matching `x` bits. Default: 0600.
     pub file_mode: u32,
     /// Group (gid) that shares the trail, with a `file_mode` that lets it. Default: none.
@@ -116,6 +118,7 @@ impl Default for AuditConfig {
             overflow: Overflow::default(),
             redaction: Redaction::default(),
             queue_bytes: 64 << 20,
+            journal: true,
             file_mode: 0o600,
             group: None,
             on_error: None,
@@ -185,6 +188,12 @@ impl AuditConfig {
     /// Bound of the queue in bytes.
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.queue_bytes = bytes;
+        self
+    }
+
+    /// Whether the queue is a journal.
+    pub fn journal(mut self, on: bool) -> Self {
+        self.journal = on;
         self
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,15 +17,17 @@ use crate::id::{RecordId, WriterId};
 use crate::level::Level;
 use crate::observers::Observers;
 use crate::pending::{Completer, Pending, Waiter};
-use crate::queue::{MemoryQueue, Room};
+use crate::queue::{Queue, QueueKind, Room};
 use crate::sink::{Caller, Carrier, CloseReport, LossReason, Trace};
 use crate::thread;
 
+/// The longest wait for a segment of the journal under `Reject`.
+const MAKING: Duration = Duration::from_millis(500);
 /// A level above all: nothing passes.
 const SHUT: u8 = 4;
 
 pub(crate) struct State {
-    pub(crate) queue: MemoryQueue,
+    pub(crate) queue: Queue,
     pub(crate) ledger: Ledger,
     /// Last number given.
     pub(crate) last_seq: u64,
@@ -42,6 +44,8 @@ pub(crate) struct State {
     pub(crate) sleeping: bool,
     /// Callers wait for space.
     waiting: u32,
+    /// The journal's keeper waits for work.
+    pub(crate) keeper_idle: bool,
     /// Somebody waits for a flush: no commit delay now.
     pub(crate) hurry: u32,
 }
@@ -52,11 +56,15 @@ pub(crate) struct Core {
     pub(crate) work: Condvar,
     /// Callers wait here for space.
     pub(crate) space: Condvar,
+    /// The journal's keeper waits here.
+    pub(crate) keep: Condvar,
     /// `flush` and `close` wait here for progress.
     pub(crate) progress: Condvar,
     min_level: AtomicU8,
     filtered: AtomicU64,
     relay_not_waited: AtomicU64,
+    /// Entries get a check value.
+    journal: AtomicBool,
     pub(crate) rules: Rules,
     pub(crate) config: AuditConfig,
     pub(crate) observers: Observers,
@@ -69,7 +77,7 @@ impl Core {
     pub(crate) fn new(config: AuditConfig, rules: Rules, writer: WriterId) -> Self {
         Self {
             state: Mutex::new(State {
-                queue: MemoryQueue::new(config.queue_bytes),
+                queue: Queue::memory(config.queue_bytes),
                 ledger: Ledger::default(),
                 last_seq: 0,
                 done_seq: 0,
@@ -80,14 +88,17 @@ impl Core {
                 report: CloseReport::default(),
                 sleeping: false,
                 waiting: 0,
+                keeper_idle: false,
                 hurry: 0,
             }),
             work: Condvar::new(),
             space: Condvar::new(),
+            keep: Condvar::new(),
             progress: Condvar::new(),
             min_level: AtomicU8::new(if config.enabled { config.min_level as u8 } else { SHUT }),
             filtered: AtomicU64::new(0),
             relay_not_waited: AtomicU64::new(0),
+            journal: AtomicBool::new(false),
             observers: Observers::new(config.on_error.clone()),
             id_seed: u128::from_be_bytes(WriterId::random().0),
             rules,
@@ -201,6 +212,7 @@ impl Core {
     ) -> Result<(RecordId, Option<Pending>), AuditError> {
         // Made before the lock, since making it allocates; its id follows.
         let waiter = ack.then(Waiter::new);
+        let check = if self.journal.load(Ordering::Relaxed) { entry::check(bytes) } else { 0 };
         let mut deadline: Option<Instant> = None;
         let mut state = self.lock();
         loop {
@@ -225,10 +237,13 @@ impl Core {
                     state = self.lock();
                     state.queue.supply(chunk);
                 }
-                Room::Full => {
+                room @ (Room::Full | Room::Segment) => {
                     let full = AuditError::Full { queued: state.queue.bytes(), limit: state.queue.limit() };
+                    self.wake_keeper(&mut state);
                     let patience = match (self.config.overflow, caller) {
                         _ if thread::is_argus() => Duration::ZERO,
+                        // There is room, as soon as it is made.
+                        (Overflow::Reject, Caller::Direct) if room == Room::Segment => MAKING,
                         (Overflow::Reject, _) => Duration::ZERO,
                         (Overflow::Block { timeout }, Caller::Direct) => timeout,
                         (Overflow::Block { timeout }, Caller::Relay { max_wait }) => timeout.min(max_wait),
@@ -247,7 +262,7 @@ impl Core {
         state.last_seq += 1;
         let seq = state.last_seq;
         let id = self.mint(now, seq);
-        entry::number(bytes, seq, id);
+        entry::number(bytes, seq, id, check);
         state.queue.push(bytes);
         state.ledger.accepted();
         let pending = waiter.map(|w| {
@@ -256,6 +271,7 @@ impl Core {
             pending
         });
         let wake = std::mem::take(&mut state.sleeping);
+        self.wake_keeper(&mut state);
         drop(state);
         if wake {
             self.work.notify_one();
@@ -286,6 +302,14 @@ impl Core {
         // A gap record is due: the writer makes it.
         if std::mem::take(&mut state.sleeping) {
             self.work.notify_one();
+        }
+    }
+
+    /// Wakes the keeper of the journal if it sleeps and has something to do.
+    pub(crate) fn wake_keeper(&self, state: &mut State) {
+        if state.keeper_idle && state.queue.has_task() {
+            state.keeper_idle = false;
+            self.keep.notify_one();
         }
     }
 
@@ -336,8 +360,11 @@ impl Core {
     pub(crate) fn writer_died(&self) {
         let error = AuditError::Panicked { field: "writer".into() };
         let mut state = self.lock();
+        // What a journal holds is not lost: the next open of the trail commits it.
         let n = state.ledger.health.queued;
-        state.ledger.abandoned(n);
+        if state.queue.kind() == QueueKind::Memory {
+            state.ledger.abandoned(n);
+        }
         state.ledger.health.degraded = Some(error.to_string());
         state.lost_from = (state.done_seq < state.last_seq).then_some(state.done_seq + 1);
         state.done_seq = state.last_seq;
@@ -367,6 +394,7 @@ impl Core {
             state.closing = Some(until);
             self.work.notify_all();
             self.space.notify_all();
+            self.keep.notify_all();
         }
         if thread::is_argus() {
             // Waiting here would be waiting for ourselves; the writer closes by itself.
@@ -398,6 +426,7 @@ impl Core {
             let mut h = state.ledger.health.clone();
             h.queue_bytes = state.queue.bytes();
             h.closed = state.closed;
+            h.queue = state.queue.kind();
             h
         };
         health.filtered = self.filtered.load(Ordering::Relaxed);
@@ -407,7 +436,16 @@ impl Core {
     }
 }
 
-/// Numbers and encodes a record that Argus makes of itself. Called by the writer, which has emptied the queue under the same lock, so order holds.
+impl Core {
+    /// Exchanges the empty queue for a journal. Before anything is accepted.
+    pub(crate) fn use_journal(&self, queue: Queue) {
+        self.journal.store(true, Ordering::Relaxed);
+        self.lock().queue = queue;
+    }
+}
+
+/// Numbers and encodes a record that Argus makes of itself, and queues it if there is room, else hands it over in `out`. Called by the writer, which has emptied the
+/// queue under the same lock, so order holds.
 pub(crate) fn own_entry(
     core: &Arc<Core>,
     state: &mut State,
@@ -420,7 +458,8 @@ pub(crate) fn own_entry(
         accept::encode(event, &core.rules, &call, buffers)?;
         state.last_seq += 1;
         let id = core.mint(now, state.last_seq);
-        entry::number(&mut buffers.entry, state.last_seq, id);
+        let check = entry::check(&buffers.entry);
+        entry::number(&mut buffers.entry, state.last_seq, id, check);
         out.extend_from_slice(&buffers.entry);
         Ok(())
     })

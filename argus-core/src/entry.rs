@@ -1,5 +1,5 @@
-//! The bytes of an accepted record on their way through the queue: a fixed head, then the texts. Written by accept, read by the writer; later the form of
-//! the journal. The carrier travels here too, though it is no part of the record.
+//! The bytes of an accepted record on their way through the queue: a fixed head, then the texts. Written by accept, read by the writer and by recovery: it is the
+//! form of the journal (`docs/record-format.md`, section 8). The carrier travels here too, though it is no part of the record.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -39,7 +39,8 @@ const OWN: usize = 46;
 const TRACE_ID: usize = 48;
 const SPAN_ID: usize = 64;
 const OBSERVERS: usize = 72;
-const LENGTHS: usize = 80;
+const CHECK: usize = 80;
+const LENGTHS: usize = 84;
 /// Bytes before the texts.
 pub(crate) const HEAD: usize = LENGTHS + 4 * PARTS;
 const ABSENT: u32 = u32::MAX;
@@ -116,16 +117,37 @@ impl<'b> EntryWriter<'b> {
         }
     }
 
+    /// Fills up to whole words, and notes the length.
     pub(crate) fn end(&mut self) {
+        self.0.resize(self.0.len().next_multiple_of(8), 0);
         let len = u32::try_from(self.0.len()).unwrap_or(0);
         put(self.0, LEN, len.to_le_bytes());
     }
 }
 
-/// Gives an entry its number and identity, in the critical section.
-pub(crate) fn number(entry: &mut [u8], writer_seq: u64, id: RecordId) {
+/// CRC-32 of what stands behind number and identity. Taken before the critical section.
+pub(crate) fn check(entry: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(entry.get(SECS..CHECK).unwrap_or_default());
+    crc.update(entry.get(LENGTHS..).unwrap_or_default());
+    crc.finalize()
+}
+
+/// Gives an entry its number and identity, in the critical section; and with them the check value, of which `check` is the larger part.
+pub(crate) fn number(entry: &mut [u8], writer_seq: u64, id: RecordId, check: u32) {
     put(entry, SEQ, writer_seq.to_le_bytes());
     put(entry, ID, id.0);
+    put(entry, CHECK, mixed(check, writer_seq, id).to_le_bytes());
+}
+
+/// Mixes number and identity into a check value: each of their bits changes it.
+fn mixed(check: u32, writer_seq: u64, id: RecordId) -> u32 {
+    let id = u128::from_be_bytes(id.0);
+    #[allow(clippy::cast_possible_truncation)]
+    let sum = (id as u64 ^ (id >> 64) as u64).wrapping_add(writer_seq.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    #[allow(clippy::cast_possible_truncation)]
+    let folded = (sum ^ sum >> 32) as u32;
+    check ^ folded
 }
 
 /// An entry, read in place.
@@ -144,7 +166,35 @@ pub(crate) fn entries(mut bytes: &[u8]) -> impl Iterator<Item = Entry<'_>> {
     })
 }
 
+/// What stands at the front of bytes that may have been torn.
+pub(crate) enum Next<'a> {
+    Entry(Entry<'a>, &'a [u8]),
+    /// No entry was begun here.
+    End,
+    /// Something stands here that does not check.
+    Torn,
+}
+
+/// The first entry of a journal's bytes, checked.
+pub(crate) fn next_checked(bytes: &[u8]) -> Next<'_> {
+    let len = u32::from_le_bytes(get(bytes, LEN)) as usize;
+    if len == 0 {
+        return Next::End;
+    }
+    match bytes.split_at_checked(len) {
+        Some((head, rest)) if len >= HEAD && len.is_multiple_of(8) => {
+            let entry = Entry { bytes: head };
+            let sum = mixed(check(head), entry.writer_seq(), entry.record_id());
+            if sum.to_le_bytes() == get(head, CHECK) { Next::Entry(entry, rest) } else { Next::Torn }
+        }
+        _ => Next::Torn,
+    }
+}
+
 impl<'a> Entry<'a> {
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
     pub(crate) fn writer_seq(&self) -> u64 {
         u64::from_le_bytes(get(self.bytes, SEQ))
     }

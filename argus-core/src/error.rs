@@ -49,6 +49,11 @@ pub enum AuditError {
     },
     /// A call from an observer or callback would have had to wait for the very thread it runs on.
     OnArgusThread,
+    /// The queue is memory, not a journal: what is queued dies with the process. (Told to `on_error` when a trail is opened.)
+    NoJournal {
+        /// Why.
+        reason: Arc<str>,
+    },
     /// Sixty-four observers are subscribed already.
     TooManyObservers,
     /// The record was accepted and then lost; a gap record or `health()` says why.
@@ -82,6 +87,9 @@ impl fmt::Display for AuditError {
             AuditError::Panicked { field } => write!(f, "audit field `{field}`: its Serialize implementation panicked"),
             AuditError::OnArgusThread => {
                 f.write_str("called from an observer or callback on Argus's own thread, where waiting would never end")
+            }
+            AuditError::NoJournal { reason } => {
+                write!(f, "accepted records wait in memory, not in a journal, and die with the process: {reason}")
             }
             AuditError::TooManyObservers => f.write_str("64 observers are subscribed already; unsubscribe one first"),
             AuditError::Lost => {

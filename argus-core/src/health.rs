@@ -3,6 +3,7 @@
 
 use std::time::SystemTime;
 
+use crate::queue::QueueKind;
 use crate::sink::LossReason;
 
 /// How a logger is doing.
@@ -31,6 +32,8 @@ pub struct Health {
     pub relay_not_waited: u64,
     /// Observations that were dropped since an observer was too slow, and panics of observers.
     pub observer_missed: u64,
+    /// What accepted records wait in.
+    pub queue: QueueKind,
     /// Bytes in the queue.
     pub queue_bytes: usize,
     /// What keeps the store from committing, if anything does.

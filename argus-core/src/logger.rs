@@ -16,6 +16,9 @@ use crate::id::{RecordId, WriterId};
 use crate::level::Level;
 use crate::location::{Backend, Location, locate};
 use crate::pending::Pending;
+use crate::queue::QueueKind;
+use crate::queue::files::{Beside, Owner, WriterLock};
+use crate::queue::keeper::Keeper;
 use crate::reader::AuditReader;
 use crate::sink::{AuditSink, Carrier, CloseReport, CommitObserver, LossReason, ObserverId};
 use crate::store::Store;
@@ -96,7 +99,8 @@ impl AuditLogger {
                 }
             }
         };
-        Self::start(config, writer, &service, Some(location), Box::new(make))
+        let beside = Beside { trail: location.path.clone(), access };
+        Self::start(config, writer, &service, Some((location, beside)), Box::new(make))
     }
 
     /// A logger over a trail in memory, for tests.
@@ -117,9 +121,10 @@ impl AuditLogger {
         config: AuditConfig,
         writer: WriterId,
         service: &Service,
-        location: Option<Location>,
+        place: Option<(Location, Beside)>,
         make: Box<dyn FnOnce() -> Result<Box<dyn Store>, TrailError> + Send>,
     ) -> Result<AuditLogger, OpenError> {
+        let (location, beside) = place.unzip();
         let identity = Identity {
             original_output_file: config.output_file.to_string_lossy().replace('\0', "\u{fffd}"),
             process_id: std::process::id().into(),
@@ -166,8 +171,17 @@ impl AuditLogger {
             "argus-writer",
             Box::new(move || {
                 crate::thread::mark_argus();
-                let opened = make().and_then(|store| {
-                    let mut w = Writer::new(for_writer, store, identity);
+                let opened = make().and_then(|mut store| {
+                    let (keeper, lock) = match &beside {
+                        Some(beside) => prepare(&mut *store, beside, &for_writer, &identity, &name)?,
+                        None => (Err("the trail is in memory".into()), None),
+                    };
+                    let mut w = Writer::new(for_writer.clone(), store, identity);
+                    if let Some(lock) = lock {
+                        w = w.holding(lock);
+                    }
+                    let queue = for_writer.lock().queue.kind().as_str();
+                    let why = keeper.as_ref().err().cloned();
                     let event = AuditEvent::info("audit_open")
                         .component("argus")
                         .with("service_name", name.as_str())
@@ -176,15 +190,24 @@ impl AuditLogger {
                         .with("host", host.as_str())
                         .with("user", user)
                         .with("executable", executable.as_str())
-                        .with("queue", "memory")
+                        .with("queue", queue)
+                        .with("queue_reason", &why)
                         .with("location", place.as_str())
                         .with("location_reason", reason.as_str())
                         .with("argus_version", env!("CARGO_PKG_VERSION"));
                     w.open(&event)?;
-                    Ok(w)
+                    Ok((w, keeper.ok()))
                 });
                 match opened {
-                    Ok(w) => {
+                    Ok((w, keeper)) => {
+                        if let Some(keeper) = keeper {
+                            let core = for_writer.clone();
+                            let spawned = std::thread::Builder::new()
+                                .name("argus-keeper".into())
+                                .spawn(move || keeper.run(&core));
+                            // Without it the journal stays as long as its first segment.
+                            drop(spawned);
+                        }
                         let _ = tell.send(Ok(()));
                         w.run();
                     }
@@ -297,6 +320,46 @@ impl fmt::Debug for AuditLogger {
             .field("writer", &self.core.writer)
             .finish_non_exhaustive()
     }
+}
+
+/// Before anything is accepted: takes the writer's lock, recovers what the dead left, and makes the journal. Says why there is none, if so.
+type Prepared = (Result<Keeper, String>, Option<WriterLock>);
+fn prepare(
+    store: &mut dyn Store,
+    beside: &Beside,
+    core: &Core,
+    identity: &Identity,
+    service: &str,
+) -> Result<Prepared, TrailError> {
+    let log_id = store.log_id();
+    let reserves = if core.config.journal { beside.reserves() } else { Err("the configuration says so".into()) };
+    let mut owner = Owner {
+        service_name: service.into(),
+        original_output_file: identity.original_output_file.clone(),
+        process_id: identity.process_id,
+        process_name: identity.process_name.clone(),
+        queue: QueueKind::Memory.as_str().into(),
+        ..Owner::of_this_process()
+    };
+    if reserves.is_ok() {
+        owner.queue = QueueKind::Journal.as_str().into();
+    }
+    let lock = beside.begin(core.writer, &owner)?;
+    for trouble in crate::recover::recover(store, beside, core, identity)? {
+        core.observers.error(AuditError::Store(Arc::new(trouble)));
+    }
+    let keeper = reserves.and_then(|()| {
+        let made = Keeper::begin(beside.clone(), (log_id, core.writer), owner, core.config.queue_bytes);
+        let (keeper, queue) = made.map_err(|e| e.to_string())?;
+        core.use_journal(queue);
+        Ok(keeper)
+    });
+    if let Err(why) = &keeper
+        && core.config.journal
+    {
+        core.observers.error(AuditError::NoJournal { reason: why.as_str().into() });
+    }
+    Ok((keeper, Some(lock)))
 }
 
 struct Service {

@@ -15,9 +15,11 @@ use crate::event::AuditEvent;
 use crate::id::{Checksum, RecordId, WriterId, hex};
 use crate::level::Level;
 use crate::observers::Observation;
+use crate::queue::files::WriterLock;
+use crate::queue::{Chunk, Queue, QueueKind, Room};
 use crate::record::{Json, Record};
 use crate::sink::{OwnedTraceContext, Receipt, State as Fate, Trace};
-use crate::store::{Ends, ForeignRow, Head, Store};
+use crate::store::{Closed, Ends, ForeignRow, Head, Store};
 use crate::time;
 use crate::value::Value;
 
@@ -27,6 +29,7 @@ const FOREIGN: usize = 500;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// What every record of this process says.
+#[derive(Clone)]
 pub(crate) struct Identity {
     pub(crate) original_output_file: String,
     pub(crate) process_id: u64,
@@ -46,6 +49,8 @@ pub(crate) struct Writer {
     created_at: String,
     /// That one failed: tried again, its batch gets the same bytes.
     again: bool,
+    /// Held while this writer lives; its file goes when it is closed.
+    lock: Option<WriterLock>,
 }
 
 impl Writer {
@@ -60,7 +65,13 @@ impl Writer {
             sealed: Vec::new(),
             created_at: String::new(),
             again: false,
+            lock: None,
         }
+    }
+
+    pub(crate) fn holding(mut self, lock: WriterLock) -> Self {
+        self.lock = Some(lock);
+        self
     }
 
     /// Commits `audit_open` and what the opening of the store found: the proof that the trail works.
@@ -72,7 +83,7 @@ impl Writer {
             TrailError::new(crate::error::ErrorKind::Config, "the audit_open record cannot be made").because(e)
         })?;
         self.transact(&[chunk.as_slice()], false)?;
-        self.acknowledge(&[chunk]);
+        self.acknowledge(&[Chunk::Own(chunk)]);
         Ok(())
     }
 
@@ -106,7 +117,7 @@ impl Writer {
     }
 
     /// Waits for work and takes it: chunks from the queue, then gap records that are due.
-    fn gather(&mut self) -> (Vec<Vec<u8>>, Option<Instant>) {
+    fn gather(&mut self) -> (Vec<Chunk>, Option<Instant>) {
         let core = self.core.clone();
         let config = &core.config;
         let now = config.clock.now();
@@ -133,21 +144,34 @@ impl Writer {
             }
             state.sleeping = false;
         }
+        if state.queue.is_empty() && state.ledger.has_gaps() {
+            self.queue_gaps(&core, &mut state, now);
+        }
         let mut chunks = Vec::new();
         let mut bytes = 0;
         // A bound on what one transaction holds back; the rest stays queued.
         while bytes < 4 << 20 {
             let Some(chunk) = state.queue.take() else { break };
-            bytes += chunk.len();
+            bytes += chunk.bytes().len();
             chunks.push(chunk);
-        }
-        if state.queue.is_empty() && state.ledger.has_gaps() {
-            let mut own = Vec::new();
-            self.gap_records(&core, &mut state, now, &mut own);
-            chunks.push(own);
         }
         let closing = state.closing.filter(|_| state.queue.is_empty());
         (chunks, closing)
+    }
+
+    /// Gap records go through the queue like any other, so that their numbers stand in a journal, too. Without room they wait for the next time.
+    fn queue_gaps(&self, core: &Arc<Core>, state: &mut State, now: SystemTime) {
+        const ENOUGH: usize = 4096;
+        match state.queue.room(ENOUGH) {
+            Room::Ok => {}
+            Room::Chunk(n) => state.queue.supply(Vec::with_capacity(n)),
+            Room::Full | Room::Segment => return,
+        }
+        let mut own = Vec::new();
+        self.gap_records(core, state, now, &mut own);
+        for entry in entries(&own) {
+            state.queue.push(entry.bytes());
+        }
     }
 
     fn gap_records(&self, core: &Arc<Core>, state: &mut State, now: SystemTime, out: &mut Vec<u8>) {
@@ -167,10 +191,10 @@ impl Writer {
     }
 
     /// Commits until it succeeds; gives up only when the trail is closing and its deadline is over.
-    fn commit(&mut self, chunks: &[Vec<u8>], deadline: Option<Instant>, closed: bool) -> Result<(), TrailError> {
+    fn commit(&mut self, chunks: &[Chunk], deadline: Option<Instant>, closed: bool) -> Result<(), TrailError> {
         let mut pause = PAUSE.0;
         let mut last_told = None;
-        let slices: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
+        let slices: Vec<&[u8]> = chunks.iter().map(Chunk::bytes).collect();
         loop {
             let result = self.transact(&slices, closed);
             self.again = result.is_err() && !self.created_at.is_empty();
@@ -231,6 +255,7 @@ impl Writer {
                 writer_last = entry.writer_seq();
             }
         }
+        let closed = if closed { Closed::Yes } else { Closed::No };
         self.store.commit(&Ends { writer_last, log_writer_last: log_writer.last, closed })?;
         if let Some(first) = seen_first.filter(|f| *f <= done) {
             // Committed by a transaction whose outcome was unknown: the store knows where.
@@ -243,46 +268,8 @@ impl Writer {
     }
 
     fn insert(&mut self, head: &mut Head, entry: &Entry<'_>, created_at: &str) -> Result<(), TrailError> {
-        let (mut id, mut trace, mut span) = ([0; 36], [0; 32], [0; 16]);
-        let (secs, nanos) = entry.time();
-        let mut timestamp = String::with_capacity(30);
-        time::write_rfc3339(secs, nanos, &mut timestamp);
-        let (trace_id, span_id) = match entry.trace() {
-            Trace::Parent(t) => {
-                (Some(crate::id::hex_into(&t.trace_id, &mut trace)), Some(crate::id::hex_into(&t.span_id, &mut span)))
-            }
-            _ => (None, None),
-        };
-        let writer = std::mem::take(&mut self.writer);
-        let fields = Fields {
-            timestamp: &timestamp,
-            level: entry.level().as_str(),
-            event: entry.text(Part::Event).unwrap_or_default(),
-            component: entry.text(Part::Component).unwrap_or_default(),
-            original_output_file: &self.identity.original_output_file,
-            context: entry.text(Part::Context).unwrap_or("{}"),
-            file_path: entry.text(Part::FilePath),
-            user_agent: entry.text(Part::UserAgent),
-            old_value: entry.text(Part::OldValue),
-            new_value: entry.text(Part::NewValue),
-            process_id: self.identity.process_id,
-            process_name: &self.identity.process_name,
-            actor_id: entry.text(Part::ActorId),
-            actor_type: entry.actor_type().map(|a| a.as_str()),
-            action: entry.text(Part::Action),
-            outcome: entry.outcome().map(|o| o.as_str()),
-            trace_id,
-            span_id,
-            stack: None,
-            record_id: entry.record_id().encode(&mut id),
-            writer: &writer,
-            writer_seq: entry.writer_seq(),
-            created_at,
-            ..Fields::default()
-        };
-        let result = seal(&mut *self.store, &mut self.canonical, &mut self.sealed, head, fields);
-        self.writer = writer;
-        result
+        let Self { store, canonical, sealed, identity, writer, .. } = self;
+        seal_entry(&mut **store, canonical, sealed, head, entry, created_at, identity, writer)
     }
 
     /// A record of the log writer with nothing but a context.
@@ -295,24 +282,8 @@ impl Writer {
         level: Level,
         context: &str,
     ) -> Result<(), TrailError> {
-        let timestamp = time::format_timestamp(self.core.config.clock.now());
-        let (id, writer) = (new_id(&self.core), lw.id.to_string());
-        let fields = Fields {
-            timestamp: &timestamp,
-            level: level.as_str(),
-            event,
-            component: "argus",
-            original_output_file: &self.identity.original_output_file,
-            context,
-            process_id: self.identity.process_id,
-            process_name: &self.identity.process_name,
-            record_id: &id,
-            writer: &writer,
-            writer_seq: lw.next(),
-            created_at,
-            ..Fields::default()
-        };
-        seal(&mut *self.store, &mut self.canonical, &mut Vec::new(), head, fields)
+        let Self { store, canonical, identity, core, .. } = self;
+        seal_log_record(core, &mut **store, canonical, head, lw, created_at, (event, level, context), identity)
     }
 
     fn adopt(
@@ -329,7 +300,7 @@ impl Writer {
     }
 
     /// After a commit: the account, those who wait, observers.
-    fn acknowledge(&mut self, chunks: &[Vec<u8>]) {
+    fn acknowledge(&mut self, chunks: &[Chunk]) {
         let core = self.core.clone();
         let now = core.config.clock.now();
         let mut acks = Vec::new();
@@ -338,7 +309,7 @@ impl Writer {
             let mut state = core.lock();
             let (mut own, mut callers) = (0, 0);
             let mut reached = state.done_seq;
-            for e in chunks.iter().flat_map(|c| entries(c)) {
+            for e in chunks.iter().flat_map(|c| entries(c.bytes())) {
                 if e.is_own() {
                     own += 1
                 } else {
@@ -369,7 +340,7 @@ impl Writer {
         if acks.peek().is_none() && !observed {
             return;
         }
-        for e in chunks.iter().flat_map(|c| entries(c)) {
+        for e in chunks.iter().flat_map(|c| entries(c.bytes())) {
             let seq = e.writer_seq();
             if acks.peek().is_some_and(|(s, _)| *s == seq)
                 && let Some((_, completer)) = acks.next()
@@ -436,19 +407,17 @@ impl Writer {
         }
     }
 
-    fn release(&self, chunks: Vec<Vec<u8>>) {
+    fn release(&self, chunks: Vec<Chunk>) {
         let mut state = self.core.lock();
         for chunk in chunks {
-            // Gap records never were in the queue.
-            if !entries(&chunk).next().is_some_and(|e| e.is_own()) {
-                state.queue.release(chunk);
-            }
+            state.queue.release(chunk);
         }
+        self.core.wake_keeper(&mut state);
         self.core.made_space(&state);
     }
 
     /// The last batch, `audit_close`, and the end of the store.
-    fn finish(mut self, mut chunks: Vec<Vec<u8>>, deadline: Instant) {
+    fn finish(mut self, mut chunks: Vec<Chunk>, deadline: Instant) {
         let core = self.core.clone();
         let mut error = None;
         loop {
@@ -482,7 +451,7 @@ impl Writer {
             let event = event.with("rejected", h.rejected).with("lost", h.lost).with("filtered", filtered);
             let made = own_entry(&core, &mut state, &event, now, &mut own);
             drop(state);
-            let own = vec![own];
+            let own = vec![Chunk::Own(own)];
             match made.map_err(Some).and_then(|()| {
                 self.commit(&own, Some(deadline), true).map_err(|e| Some(AuditError::Store(Arc::new(e))))
             }) {
@@ -494,6 +463,17 @@ impl Writer {
             error.get_or_insert(AuditError::Store(Arc::new(e)));
         }
         self.abandon(&chunks, error.as_ref());
+        if error.is_none() {
+            // All that the journal held is committed. With an error the files stay, for the next open to recover.
+            let paths = match &core.lock().queue {
+                Queue::Journal(q) => q.paths(),
+                Queue::Memory(_) => Vec::new(),
+            };
+            paths.iter().for_each(|p| drop(std::fs::remove_file(p)));
+            self.lock.take().into_iter().for_each(WriterLock::remove);
+        }
+        // Before anybody is told that it is closed.
+        drop(self.lock.take());
         let mut state = core.lock();
         state.closed = true;
         state.report.committed = state.ledger.health.committed;
@@ -507,29 +487,33 @@ impl Writer {
     }
 
     /// Records that will never be committed: counted, told to those who wait and to observers.
-    fn abandon(&self, chunks: &[Vec<u8>], error: Option<&AuditError>) {
+    fn abandon(&self, chunks: &[Chunk], error: Option<&AuditError>) {
         let error = error.cloned().unwrap_or(AuditError::Lost);
         let (mut n, mut acks) = (0, Vec::new());
         {
             let mut state = self.core.lock();
-            n += chunks.iter().flat_map(|c| entries(c)).filter(|e| !e.is_own()).count() as u64;
-            state.ledger.abandoned(n);
+            n += chunks.iter().flat_map(|c| entries(c.bytes())).filter(|e| !e.is_own()).count() as u64;
+            // What stands in a journal is not lost: the next open of the trail commits it.
+            if state.queue.kind() == QueueKind::Memory {
+                state.ledger.abandoned(n);
+            }
             state.report.left = n;
             acks.extend(state.acks.drain(..));
         }
         for (_, completer) in acks {
             completer.complete(Err(error.clone()));
         }
-        for e in chunks.iter().flat_map(|c| entries(c)).filter(|e| self.core.observers.wanted(e.observers())) {
+        for e in chunks.iter().flat_map(|c| entries(c.bytes())).filter(|e| self.core.observers.wanted(e.observers())) {
             self.observe(&e, Err(error.clone()));
         }
         self.core.observers.done(u64::MAX);
     }
 }
 
-struct LogWriter {
-    id: WriterId,
-    last: u64,
+/// The log writer's numbers within a transaction.
+pub(crate) struct LogWriter {
+    pub(crate) id: WriterId,
+    pub(crate) last: u64,
 }
 
 impl LogWriter {
@@ -537,6 +521,89 @@ impl LogWriter {
         self.last += 1;
         self.last
     }
+}
+
+/// Seals one entry as a record of `writer`.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn seal_entry(
+    store: &mut dyn Store,
+    canonical: &mut Vec<u8>,
+    sealed: &mut Vec<(u64, u64, Checksum)>,
+    head: &mut Head,
+    entry: &Entry<'_>,
+    created_at: &str,
+    identity: &Identity,
+    writer: &str,
+) -> Result<(), TrailError> {
+    let (mut id, mut trace, mut span) = ([0; 36], [0; 32], [0; 16]);
+    let (secs, nanos) = entry.time();
+    let mut timestamp = String::with_capacity(30);
+    time::write_rfc3339(secs, nanos, &mut timestamp);
+    let (trace_id, span_id) = match entry.trace() {
+        Trace::Parent(t) => {
+            (Some(crate::id::hex_into(&t.trace_id, &mut trace)), Some(crate::id::hex_into(&t.span_id, &mut span)))
+        }
+        _ => (None, None),
+    };
+    let fields = Fields {
+        timestamp: &timestamp,
+        level: entry.level().as_str(),
+        event: entry.text(Part::Event).unwrap_or_default(),
+        component: entry.text(Part::Component).unwrap_or_default(),
+        original_output_file: &identity.original_output_file,
+        context: entry.text(Part::Context).unwrap_or("{}"),
+        file_path: entry.text(Part::FilePath),
+        user_agent: entry.text(Part::UserAgent),
+        old_value: entry.text(Part::OldValue),
+        new_value: entry.text(Part::NewValue),
+        process_id: identity.process_id,
+        process_name: &identity.process_name,
+        actor_id: entry.text(Part::ActorId),
+        actor_type: entry.actor_type().map(|a| a.as_str()),
+        action: entry.text(Part::Action),
+        outcome: entry.outcome().map(|o| o.as_str()),
+        trace_id,
+        span_id,
+        stack: None,
+        record_id: entry.record_id().encode(&mut id),
+        writer,
+        writer_seq: entry.writer_seq(),
+        created_at,
+        ..Fields::default()
+    };
+    seal(store, canonical, sealed, head, fields)
+}
+
+/// Seals a record of the log writer with nothing but a context.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn seal_log_record(
+    core: &Core,
+    store: &mut dyn Store,
+    canonical: &mut Vec<u8>,
+    head: &mut Head,
+    lw: &mut LogWriter,
+    created_at: &str,
+    (event, level, context): (&str, Level, &str),
+    identity: &Identity,
+) -> Result<(), TrailError> {
+    let timestamp = time::format_timestamp(core.config.clock.now());
+    let (id, writer) = (new_id(core), lw.id.to_string());
+    let fields = Fields {
+        timestamp: &timestamp,
+        level: level.as_str(),
+        event,
+        component: "argus",
+        original_output_file: &identity.original_output_file,
+        context,
+        process_id: identity.process_id,
+        process_name: &identity.process_name,
+        record_id: &id,
+        writer: &writer,
+        writer_seq: lw.next(),
+        created_at,
+        ..Fields::default()
+    };
+    seal(store, canonical, &mut Vec::new(), head, fields)
 }
 
 /// The chain step: position, link, checksum, insert.

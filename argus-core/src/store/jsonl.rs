@@ -1,6 +1,7 @@
 //! The JSONL store: one process, one file, one write and one sync per group. After a failed write or sync the file is cut to the last acknowledged offset and the
 //! same bytes are written again, so nothing is ever believed that was not synced. Format: `docs/record-format.md`, section 6.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::place::{self, Access};
-use super::{Ends, Finding, Head, Store};
+use super::{Closed, Ends, Finding, Head, Store};
 use crate::canonical::{Fields, write_line};
 use crate::error::{ErrorKind, TrailError};
 use crate::id::{Checksum, WriterId};
@@ -33,7 +34,9 @@ pub(crate) struct JsonlStore {
     path: PathBuf,
     log_id: WriterId,
     tail: Tail,
-    writer_last: u64,
+    writer: WriterId,
+    /// Last number of each writer, and whether its records are over.
+    writers: HashMap<WriterId, (u64, Closed)>,
     /// Bytes that are written and synced.
     acknowledged: u64,
     group: Vec<u8>,
@@ -65,7 +68,8 @@ impl JsonlStore {
             _ => TrailError::io("cannot lock the JSONL trail", &path, e.into()),
         })?;
         let mut findings = Vec::new();
-        let (tail, acknowledged) = read_tail(&file, &path, &mut findings)?;
+        let mut writers = HashMap::new();
+        let (tail, acknowledged) = read_tail(&file, &path, &mut writers, &mut findings)?;
         let fresh = tail.log_id.is_none();
         let log_id = tail.log_id.unwrap_or_else(WriterId::random);
         let log_text = log_id.to_string();
@@ -89,7 +93,8 @@ impl JsonlStore {
             path,
             log_id,
             tail: tail.clone(),
-            writer_last: 0,
+            writer,
+            writers,
             acknowledged,
             group: Vec::new(),
             next: tail,
@@ -114,7 +119,12 @@ impl JsonlStore {
 }
 
 /// Reads the log to its end; a torn last line is moved aside and becomes a finding.
-fn read_tail(file: &File, path: &Path, findings: &mut Vec<Finding>) -> Result<(Tail, u64), TrailError> {
+fn read_tail(
+    file: &File,
+    path: &Path,
+    writers: &mut HashMap<WriterId, (u64, Closed)>,
+    findings: &mut Vec<Finding>,
+) -> Result<(Tail, u64), TrailError> {
     let err = |e| TrailError::io("cannot read the JSONL trail", path, e);
     let mut reader = BufReader::with_capacity(1 << 20, file);
     reader.seek(SeekFrom::Start(0)).map_err(err)?;
@@ -151,12 +161,10 @@ fn read_tail(file: &File, path: &Path, findings: &mut Vec<Finding>) -> Result<(T
                     .help("keep a copy of the file, and run `argus verify` on it")
             })?);
         }
-        // Only the log writer's lines matter on the way; the rest is passed over unparsed.
-        if memchr_str(&line, log_text.as_bytes()) {
-            let l = parse(&line, path)?;
-            if l.fields().writer == log_text {
-                tail.log_writer_last = l.fields().writer_seq;
-            }
+        // Most lines are only asked whose they are.
+        match writer_of(&line).filter(|(w, _)| *w != log_text && !ends_a_writer(&line)) {
+            Some((writer, number)) => note(writers, writer, number, Closed::No),
+            None => note_parsed(writers, &mut tail, &parse(&line, path)?, &log_text),
         }
         std::mem::swap(&mut line, &mut last);
     }
@@ -169,12 +177,52 @@ fn read_tail(file: &File, path: &Path, findings: &mut Vec<Finding>) -> Result<(T
     Ok((tail, offset))
 }
 
+fn note(writers: &mut HashMap<WriterId, (u64, Closed)>, writer: &str, number: u64, closed: Closed) {
+    if let Some(id) = WriterId::parse_exact(writer) {
+        let known = writers.entry(id).or_default();
+        known.0 = known.0.max(number);
+        if closed != Closed::No {
+            known.1 = closed;
+        }
+    }
+}
+
+fn note_parsed(writers: &mut HashMap<WriterId, (u64, Closed)>, tail: &mut Tail, line: &Line<'_>, log: &str) {
+    let f = line.fields();
+    let own = f.component == crate::accept::OWN_COMPONENT;
+    if f.writer != log {
+        let closed = if own && f.event == "audit_close" { Closed::Yes } else { Closed::No };
+        note(writers, f.writer, f.writer_seq, closed);
+        return;
+    }
+    tail.log_writer_last = f.writer_seq;
+    if own && f.event == "audit_recovered" {
+        let context: serde_json::Value = serde_json::from_str(f.context).unwrap_or_default();
+        if let Some(dead) = context.get("writer").and_then(|w| w.as_str()) {
+            note(writers, dead, 0, Closed::Recovered);
+        }
+    }
+}
+
+/// Whose line it is, if it is written as we write lines: the members behind these two hold no text that a caller chose.
+fn writer_of(line: &[u8]) -> Option<(&str, u64)> {
+    const NAME: &[u8] = b",\"writer\":\"";
+    // Numbers, a time and two checksums follow.
+    let from = line.len().saturating_sub(400);
+    let at = from + line.get(from..)?.windows(NAME.len()).rposition(|w| w == NAME)? + NAME.len();
+    let (writer, rest) = line.get(at..)?.split_at_checked(36)?;
+    let rest = rest.strip_prefix(b"\",\"writer_seq\":")?;
+    let digits = rest.iter().position(|b| !b.is_ascii_digit())?;
+    Some((std::str::from_utf8(writer).ok()?, std::str::from_utf8(rest.get(..digits)?).ok()?.parse().ok()?))
+}
+
+/// Whether a line may be an `audit_close`. Its beginning is of fixed width.
+fn ends_a_writer(line: &[u8]) -> bool {
+    line.get(..160.min(line.len())).is_some_and(|l| l.windows(11).any(|w| w == b"audit_close"))
+}
+
 /// How each line begins.
 const BEGINNING: &[u8] = b"{\"timestamp\":\"";
-
-fn memchr_str(haystack: &[u8], needle: &[u8]) -> bool {
-    !needle.is_empty() && haystack.windows(needle.len()).any(|w| w == needle)
-}
 
 fn parse<'a>(line: &'a [u8], path: &Path) -> Result<Line<'a>, TrailError> {
     let text = std::str::from_utf8(line).map_err(|_| not_ours(path, "a line is not UTF-8"))?;
@@ -224,6 +272,27 @@ fn place_mode(file: &File) -> u32 {
 }
 
 impl Store for JsonlStore {
+    fn act_as(&mut self, writer: WriterId, _: &str) {
+        self.rollback();
+        self.writer = writer;
+        self.writer_text = writer.to_string();
+    }
+
+    fn log_id(&self) -> WriterId {
+        self.log_id
+    }
+
+    fn unclosed(&mut self) -> Result<Vec<WriterId>, TrailError> {
+        let open = self.writers.iter().filter(|(w, (_, closed))| *closed == Closed::No && **w != self.log_id);
+        let mut all: Vec<WriterId> = open.map(|(w, _)| *w).collect();
+        all.sort();
+        Ok(all)
+    }
+
+    fn standing(&mut self, writer: WriterId) -> Result<Option<Closed>, TrailError> {
+        Ok(self.writers.get(&writer).map(|w| w.1))
+    }
+
     fn begin(&mut self) -> Result<Head, TrailError> {
         self.rollback();
         let here = self.file.metadata().map_err(|e| TrailError::io("cannot look at the JSONL trail", &self.path, e))?;
@@ -235,7 +304,8 @@ impl Store for JsonlStore {
             next_seq: self.tail.seq + 1,
             prev: self.tail.prev,
             created_at: self.tail.created_at.clone(),
-            writer_last: self.writer_last,
+            writer_last: self.writers.get(&self.writer).map_or(0, |w| w.0),
+            closed: self.writers.get(&self.writer).map_or(Closed::No, |w| w.1),
             log_writer_last: self.tail.log_writer_last,
         })
     }
@@ -267,7 +337,7 @@ impl Store for JsonlStore {
         self.acknowledged += self.group.len() as u64;
         self.group.clear();
         self.tail = self.next.clone();
-        self.writer_last = ends.writer_last;
+        self.writers.insert(self.writer, (ends.writer_last, ends.closed));
         self.findings.clear();
         Ok(())
     }

@@ -71,6 +71,10 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
+    fn log_id(&self) -> WriterId {
+        self.trail.lock().log_id
+    }
+
     fn begin(&mut self) -> Result<Head, TrailError> {
         let mut t = self.trail.lock();
         if t.fail > 0 {
@@ -85,6 +89,7 @@ impl Store for MemoryStore {
             prev: last.map(|l| l.2),
             created_at: t.created_at.clone(),
             writer_last: last.map_or(0, |l| l.0),
+            closed: super::Closed::No,
             log_writer_last: 0,
         })
     }

@@ -21,8 +21,31 @@ pub(crate) struct Head {
     pub(crate) created_at: Option<String>,
     /// Highest committed number of this writer.
     pub(crate) writer_last: u64,
+    /// Whether this writer's records are over.
+    pub(crate) closed: Closed,
     /// Highest committed number of the log writer.
     pub(crate) log_writer_last: u64,
+}
+
+/// Whether a writer's records are over, and how; the numbers are those of the column `closed`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Closed {
+    #[default]
+    No = 0,
+    /// By its `audit_close`.
+    Yes = 1,
+    /// It died, and an `audit_recovered` says so.
+    Recovered = 2,
+}
+
+impl Closed {
+    pub(crate) fn from_number(n: i64) -> Self {
+        match n {
+            0 => Closed::No,
+            2 => Closed::Recovered,
+            _ => Closed::Yes,
+        }
+    }
 }
 
 /// What a transaction leaves in the `writers` table.
@@ -30,7 +53,7 @@ pub(crate) struct Head {
 pub(crate) struct Ends {
     pub(crate) writer_last: u64,
     pub(crate) log_writer_last: u64,
-    pub(crate) closed: bool,
+    pub(crate) closed: Closed,
 }
 
 /// A row that another program inserted; every cell as text, whatever it was.
@@ -60,6 +83,21 @@ pub(crate) struct Finding {
 pub(crate) trait Store: Send {
     /// Takes the write lock and reads the head.
     fn begin(&mut self) -> Result<Head, TrailError>;
+    /// Whose records the next transactions append: recovery speaks for the dead.
+    fn act_as(&mut self, writer: WriterId, service: &str) {
+        let _ = (writer, service);
+    }
+    /// The log's own identity.
+    fn log_id(&self) -> WriterId;
+    /// Writers whose records are not over.
+    fn unclosed(&mut self) -> Result<Vec<WriterId>, TrailError> {
+        Ok(Vec::new())
+    }
+    /// Whether a writer's records are over; `None` if it has none.
+    fn standing(&mut self, writer: WriterId) -> Result<Option<Closed>, TrailError> {
+        let _ = writer;
+        Ok(None)
+    }
     /// Rows of other programs, oldest first.
     fn foreign(&mut self, limit: usize) -> Result<Vec<ForeignRow>, TrailError> {
         let _ = limit;

@@ -88,6 +88,12 @@ pub(crate) fn identity(path: &Path) -> Result<(u64, u64), TrailError> {
     Ok((st.st_dev, st.st_ino))
 }
 
+/// The same of an open file.
+pub(crate) fn identity_of(file: &std::fs::File) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    file.metadata().ok().map(|m| (m.dev(), m.ino()))
+}
+
 /// The error of a file that is not the one that was opened.
 pub(crate) fn replaced(path: &Path) -> TrailError {
     TrailError::new(ErrorKind::Replaced, "the trail's file was deleted, moved or replaced while it was written")
@@ -95,7 +101,7 @@ pub(crate) fn replaced(path: &Path) -> TrailError {
         .help("put the file back; what is queued is kept and written as soon as it is there, or open a new logger for a new trail")
 }
 
-fn set_access(path: &Path, mode: u32, group: Option<u32>) -> Result<(), TrailError> {
+pub(crate) fn set_access(path: &Path, mode: u32, group: Option<u32>) -> Result<(), TrailError> {
     let fail = |e: rustix::io::Errno| TrailError::io("cannot set owner or mode", path, e.into());
     if let Some(g) = group {
         rustix::fs::chown(path, None, Some(Gid::from_raw(g))).map_err(fail)?;
@@ -104,7 +110,7 @@ fn set_access(path: &Path, mode: u32, group: Option<u32>) -> Result<(), TrailErr
     rustix::fs::chmod(path, Mode::from_raw_mode(mode)).map_err(fail)
 }
 
-fn check(file: &Path, access: Access) -> Result<(), TrailError> {
+pub(crate) fn check(file: &Path, access: Access) -> Result<(), TrailError> {
     let st = rustix::fs::statat(rustix::fs::CWD, file, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|e| TrailError::io("cannot look at the trail's file", file, e.into()))?;
     let bad = |what: &str, help: &'static str| Err(TrailError::new(ErrorKind::Unsafe, what).at(file).help(help));

@@ -31,6 +31,8 @@ struct Writer {
     unknown_start: bool,
     records: u64,
     closed: bool,
+    /// Dead, and an `audit_recovered` of the log writer says so.
+    recovered: bool,
     service: Option<String>,
     /// Missing numbers, and the record that shows them.
     holes: Vec<(u64, u64, u64)>,
@@ -102,8 +104,8 @@ impl Writers {
             w.start = number.saturating_sub(1);
             w.last = w.start;
         }
-        if w.closed {
-            wrong("a record follows its writer's audit_close".into());
+        if w.closed || w.recovered {
+            wrong(format!("a record follows its writer's audit_{}", if w.closed { "close" } else { "recovered" }));
         }
         if number <= w.last {
             wrong(format!("the writer's number {number} is not above {}, the one before", w.last));
@@ -128,6 +130,33 @@ impl Writers {
         w.closed |= own && f.event == "audit_close";
         if own && f.event == "audit_gap" {
             self.gap(f, report);
+        }
+        if is_log && f.component == ARGUS && matches!(f.event, "audit_recovered" | "audit_gap") {
+            self.dead(f, report);
+        }
+    }
+
+    /// What the log writer says of a writer that died: its records end here, and what it may have lost behind them.
+    fn dead(&mut self, f: &Fields<'_>, report: &mut VerifyReport) {
+        let context: serde_json::Value = serde_json::from_str(f.context).unwrap_or_default();
+        // Rows of other programs carry `argus.foreign`, whatever they call themselves; a torn line has no writer.
+        let recovery = f.event == "audit_recovered";
+        if context.get("argus.foreign").is_some() || (recovery && context.get("writer").is_none()) {
+            return;
+        }
+        let number = |k: &str| context.get(k).and_then(serde_json::Value::as_u64);
+        let index = context.get("writer").and_then(|w| w.as_str()).and_then(|w| self.by_id.get(w).copied());
+        let writer = index.and_then(|i| self.all.get_mut(i));
+        let right = writer.is_some_and(|w| match recovery {
+            true => number("last") == Some(w.last) && !w.closed && !std::mem::replace(&mut w.recovered, true),
+            false => w.recovered && number("first") == w.last.checked_add(1),
+        });
+        if !right {
+            let what = match recovery {
+                true => "audit_recovered does not end an unclosed writer at its last number",
+                false => "audit_gap of the log writer does not follow the recovery of a dead writer",
+            };
+            report.find(at(f.seq), Code::WriterGap, Some(f.record_id), what);
         }
     }
 
@@ -168,7 +197,7 @@ impl Writers {
             if !w.unknown_start {
                 w.judge(is_log, report);
             }
-            if !is_log && w.records > 0 && !w.closed {
+            if !is_log && w.records > 0 && !w.closed && !w.recovered {
                 report.unclosed_writers.push(w.id.clone());
             }
         }
@@ -192,7 +221,7 @@ impl Writers {
             if (row.id == 0) != is_log {
                 wrong(format!("row {}: row 0, and only row 0, belongs to the log writer", row.id));
             }
-            let (Some(last), Some(closed @ (0 | 1)), Some(service)) = (row.last_seq, row.closed, &row.service_name)
+            let (Some(last), Some(closed @ 0..=2), Some(service)) = (row.last_seq, row.closed, &row.service_name)
             else {
                 wrong(format!("writer {id}: last_seq, closed or service_name is not of its type"));
                 continue;
@@ -202,14 +231,15 @@ impl Writers {
                 wrong(format!("writer {id} has a row and no records"));
                 continue;
             }
-            let (seen_last, seen_closed) = seen.map_or((0, false), |w| (w.last, w.closed));
+            let over = |w: &&Writer| i64::from(w.closed) + if w.recovered && !w.closed { 2 } else { 0 };
+            let (seen_last, seen_closed) = seen.map_or((0, 0), |w| (w.last, over(w)));
             if last != i64::try_from(seen_last).unwrap_or(-1) {
                 wrong(format!(
                     "writer {id}: last_seq is {last}, the records end at {seen_last}: records were removed, or the table was changed"
                 ));
             }
-            if (closed == 1) != seen_closed {
-                wrong(format!("writer {id}: closed is {closed}, the records say {}", u8::from(seen_closed)));
+            if closed != seen_closed {
+                wrong(format!("writer {id}: closed is {closed}, the records say {seen_closed}"));
             }
             if seen.and_then(|w| w.service.as_ref()).is_some_and(|s| s != service) {
                 wrong(format!("writer {id}: service_name is not the one of its audit_open"));
@@ -274,7 +304,7 @@ impl Writer {
             // Numbers before this segment cannot be judged here; and another writer may tell what a dead one lost at its end.
             let (a, b) = c.numbers;
             let low = a.max(self.start + 1);
-            let high = if c.own || self.closed { b } else { b.min(self.last) };
+            let high = if c.own || self.closed || self.recovered { b } else { b.min(self.last) };
             if is_log || (low <= high && !without((low, high), &holes).is_empty()) {
                 wrong(
                     at(c.seq),

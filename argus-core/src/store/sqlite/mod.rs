@@ -12,7 +12,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ToSql};
 
 use super::place::{self, Access};
-use super::{Ends, ForeignRow, Head, Store};
+use super::{Closed, Ends, ForeignRow, Head, Store};
 use crate::canonical::Fields;
 use crate::error::{ErrorKind, TrailError};
 use crate::id::{Checksum, WriterId};
@@ -202,6 +202,36 @@ fn refuse_other_files(path: &Path) -> Result<(), TrailError> {
 }
 
 impl Store for SqliteStore {
+    fn act_as(&mut self, writer: WriterId, service: &str) {
+        self.rollback();
+        self.writer = writer;
+        self.service = service.into();
+    }
+
+    fn log_id(&self) -> WriterId {
+        self.log_id
+    }
+
+    fn unclosed(&mut self) -> Result<Vec<WriterId>, TrailError> {
+        let err = self.err("cannot read the writers");
+        let read = |conn: &Connection| -> rusqlite::Result<Vec<String>> {
+            let mut s = conn.prepare("SELECT writer FROM writers WHERE closed = 0 AND id <> 0 ORDER BY id")?;
+            s.query_map([], |r| r.get(0))?.collect()
+        };
+        let all = read(self.conn()?).map_err(err)?;
+        Ok(all.iter().filter_map(|w| WriterId::parse_exact(w)).collect())
+    }
+
+    fn standing(&mut self, writer: WriterId) -> Result<Option<Closed>, TrailError> {
+        let err = self.err("cannot read a writer");
+        let row = self
+            .conn()?
+            .query_row("SELECT closed FROM writers WHERE writer = ?1", [writer.to_string()], |r| r.get(0))
+            .optional()
+            .map_err(err)?;
+        Ok(row.map(Closed::from_number))
+    }
+
     fn begin(&mut self) -> Result<Head, TrailError> {
         self.rollback();
         if place::identity(&self.path).ok() != Some(self.identity) {
@@ -217,27 +247,29 @@ impl Store for SqliteStore {
         let conn = self.conn()?;
         conn.execute_batch("BEGIN IMMEDIATE").map_err(&err)?;
         type Last = Option<(u64, String, String)>;
-        let read = || -> rusqlite::Result<(i64, u64, Last, u64, i64)> {
+        let read = || -> rusqlite::Result<(i64, u64, i64, Last, u64, i64)> {
             let first: i64 = conn.prepare_cached("SELECT first_seq FROM log_info")?.query_row([], |r| r.get(0))?;
-            let mut writers = conn.prepare_cached("SELECT id, last_seq FROM writers WHERE writer = ?1")?;
+            let mut writers = conn.prepare_cached("SELECT id, last_seq, closed FROM writers WHERE writer = ?1")?;
             let mut key = writers
-                .query_row([self.writer.to_string()], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, u64>(1)?)))
+                .query_row([self.writer.to_string()], |r| {
+                    Ok((r.get::<_, i64>(0)?, r.get::<_, u64>(1)?, r.get::<_, i64>(2)?))
+                })
                 .optional()?;
             if key.is_none() {
                 conn.prepare_cached("INSERT INTO writers (writer, service_name, last_seq) VALUES (?1, ?2, 0)")?
                     .execute([&self.writer.to_string(), &self.service])?;
-                key = Some((conn.last_insert_rowid(), 0));
+                key = Some((conn.last_insert_rowid(), 0, 0));
             }
-            let (key, last) = key.unwrap_or_default();
+            let (key, last, closed) = key.unwrap_or_default();
             let log_last: u64 =
                 conn.prepare_cached("SELECT last_seq FROM writers WHERE id = 0")?.query_row([], |r| r.get(0))?;
             let head = conn
                 .prepare_cached("SELECT id, checksum, created_at FROM audit_events ORDER BY id DESC LIMIT 1")?
                 .query_row([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
                 .optional()?;
-            Ok((key, last, head, log_last, first))
+            Ok((key, last, closed, head, log_last, first))
         };
-        let (key, writer_last, head, log_writer_last, first) = read().map_err(&err)?;
+        let (key, writer_last, closed, head, log_writer_last, first) = read().map_err(&err)?;
         self.key = key;
         self.open = true;
         let damaged = || {
@@ -255,6 +287,7 @@ impl Store for SqliteStore {
             prev,
             created_at: head.map(|h| h.2),
             writer_last,
+            closed: Closed::from_number(closed),
             log_writer_last,
         })
     }
@@ -346,7 +379,7 @@ impl Store for SqliteStore {
 
     fn commit(&mut self, ends: &Ends) -> Result<(), TrailError> {
         let err = self.err("cannot commit");
-        let (key, closed) = (self.key, ends.closed);
+        let (key, closed) = (self.key, ends.closed as i64);
         let commit = |conn: &Connection| -> rusqlite::Result<()> {
             conn.prepare_cached("UPDATE writers SET last_seq = ?1, closed = ?2 WHERE id = ?3")?.execute((
                 i64::try_from(ends.writer_last).unwrap_or(i64::MAX),

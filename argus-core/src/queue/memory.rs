@@ -1,7 +1,8 @@
-//! The queue: bounded bytes in memory between callers and the one writer thread. Callers append under the core's lock, the writer takes whole chunks, so neither
-//! ever waits for the other's work. A mapped journal will stand behind the same few calls.
+//! The queue as plain memory: chunks of 64 KiB, reused. Where no journal can be, and for trails in memory.
 
 use std::collections::VecDeque;
+
+use super::Room;
 
 /// Size of a chunk; one larger entry gets a chunk of its own.
 const CHUNK: usize = 64 << 10;
@@ -12,15 +13,6 @@ pub(crate) struct MemoryQueue {
     spare: Vec<Vec<u8>>,
     bytes: usize,
     limit: usize,
-}
-
-/// What an append came to.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Room {
-    Ok,
-    Full,
-    /// A fresh chunk of this capacity is needed; it is allocated outside the lock and handed to `supply`.
-    Chunk(usize),
 }
 
 impl MemoryQueue {

@@ -1,0 +1,374 @@
+//! The files of a writer beside its trail: a lock that says whether it lives, and the segments of its journal. Names, headers, owners. Runs while a trail is opened
+//! and on the keeper's thread. Format: `docs/record-format.md`, section 8.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
+use serde::{Deserialize, Serialize};
+
+use super::journal::Made;
+use super::segment::Segment;
+use crate::error::{ErrorKind, TrailError};
+use crate::id::WriterId;
+use crate::store::place::{self, Access};
+
+/// Bytes before the first entry of a segment.
+pub(crate) const HEADER: usize = 8192;
+const MAGIC: &[u8; 8] = b"ARGUSJ\r\n";
+const VERSION: u32 = 1;
+/// Magic, version, length of the identity, number, log id, writer, check value.
+const NUMBER: std::ops::Range<usize> = 16..24;
+const IDENTITY: usize = 64;
+
+/// Where a trail's files are and how they are made.
+#[derive(Clone, Debug)]
+pub(crate) struct Beside {
+    pub(crate) trail: PathBuf,
+    pub(crate) access: Access,
+}
+
+/// Who wrote: what a record says of its process, and how to tell whether it lives.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Owner {
+    pub(crate) service_name: String,
+    pub(crate) original_output_file: String,
+    pub(crate) process_id: u64,
+    pub(crate) process_name: String,
+    /// `journal` or `memory`.
+    pub(crate) queue: String,
+    /// When the process began, in clock ticks after the boot.
+    pub(crate) started: u64,
+    pub(crate) boot_id: String,
+    /// Process ids mean something only within it.
+    pub(crate) pid_namespace: String,
+}
+
+/// What lies beside a trail for one writer.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) lock: Option<PathBuf>,
+    pub(crate) segments: Vec<PathBuf>,
+}
+
+/// A segment's header, read back.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Header {
+    pub(crate) number: u64,
+    pub(crate) log_id: WriterId,
+    pub(crate) writer: WriterId,
+    pub(crate) owner: Owner,
+}
+
+impl Owner {
+    /// This process, with what its records say.
+    pub(crate) fn of_this_process() -> Self {
+        let read = |p: &str| std::fs::read_to_string(p).unwrap_or_default().trim().to_owned();
+        Self {
+            process_id: std::process::id().into(),
+            started: started("self").unwrap_or(0),
+            boot_id: read("/proc/sys/kernel/random/boot_id"),
+            pid_namespace: pid_namespace(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether that process is certainly gone, although somebody (a child that it forked) holds its lock.
+    fn is_gone(&self) -> bool {
+        let here = Self::of_this_process();
+        let same = !self.boot_id.is_empty() && self.boot_id == here.boot_id && self.pid_namespace == here.pid_namespace;
+        same && self.started != 0 && started(&self.process_id.to_string()) != Some(self.started)
+    }
+}
+
+fn pid_namespace() -> String {
+    std::fs::read_link("/proc/self/ns/pid").map(|p| p.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Field 22 of `/proc/<pid>/stat`; the name before it may hold spaces and brackets.
+fn started(pid: &str) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+impl Beside {
+    fn path(&self, writer: WriterId, ending: &str) -> PathBuf {
+        let mut name = self.trail.as_os_str().to_owned();
+        name.push(format!(".{writer}.{ending}"));
+        PathBuf::from(name)
+    }
+
+    pub(crate) fn lock(&self, writer: WriterId) -> PathBuf {
+        self.path(writer, "lock")
+    }
+
+    fn segment(&self, writer: WriterId, index: u32) -> PathBuf {
+        self.path(writer, &format!("{index}.journal"))
+    }
+
+    /// Every writer that has files here.
+    pub(crate) fn scan(&self) -> std::io::Result<BTreeMap<WriterId, Found>> {
+        let dir = self.trail.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut prefix = self.trail.file_name().unwrap_or_default().as_bytes().to_vec();
+        prefix.push(b'.');
+        let mut all: BTreeMap<WriterId, Found> = BTreeMap::new();
+        for entry in std::fs::read_dir(dir)? {
+            let name = entry?.file_name();
+            let Some((writer, ending)) = name.as_bytes().strip_prefix(&prefix[..]).and_then(split_name) else {
+                continue;
+            };
+            let found = all.entry(writer).or_default();
+            let path = dir.join(OsString::from_vec(name.as_bytes().to_vec()));
+            if ending == "lock" {
+                found.lock = Some(path);
+            } else if ending.ends_with(".journal") {
+                found.segments.push(path);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Whether this file system keeps a promise of `fallocate`, so that a store into the mapping never finds the disk full.
+    pub(crate) fn reserves(&self) -> Result<(), String> {
+        const GOOD: &[(u32, &str)] = &[(0xef53, "ext4"), (0x5846_5342, "xfs"), (0x0102_1994, "tmpfs")];
+        #[cfg(target_os = "linux")]
+        {
+            let dir = self.trail.parent().unwrap_or(Path::new("."));
+            let st = rustix::fs::statfs(dir).map_err(|e| e.to_string())?;
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::unnecessary_cast)]
+            let magic = st.f_type as u32;
+            if GOOD.iter().any(|(m, _)| *m == magic) {
+                return Ok(());
+            }
+            Err(format!(
+                "the file system (type {magic:#x}) is none of those on which space can be reserved: ext4, xfs, tmpfs"
+            ))
+        }
+        #[cfg(not(target_os = "linux"))]
+        Err(format!("journals are for Linux ({})", GOOD.len()))
+    }
+
+    /// Makes a zeroed, reserved and touched segment of `len` bytes.
+    pub(crate) fn make(
+        &self,
+        index: u32,
+        len: usize,
+        (log_id, writer): (WriterId, WriterId),
+        owner: &Owner,
+    ) -> Result<Made, TrailError> {
+        let path = self.segment(writer, index);
+        let fail = |e: std::io::Error| TrailError::io("cannot make a segment of the journal", &path, e);
+        let file = self.create(&path).map_err(fail)?;
+        let reserve = || -> std::io::Result<Segment> {
+            fallocate(&file, FallocateFlags::empty(), 0, len as u64)?;
+            let mut segment = Segment::map(&file, len)?;
+            let bytes = segment.bytes_mut();
+            write_header(bytes, log_id, writer, owner);
+            // Touched now, so that no caller waits for a page.
+            bytes.iter_mut().skip(HEADER).step_by(4096).for_each(|b| *std::hint::black_box(b) = 0);
+            Ok(segment)
+        };
+        reserve().map(|segment| Made { segment, path: path.clone() }).map_err(|e| {
+            let _ = std::fs::remove_file(&path);
+            fail(e)
+        })
+    }
+
+    fn create(&self, path: &Path) -> std::io::Result<File> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(self.access.mode)
+            .custom_flags(i32::try_from((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits()).unwrap_or(0))
+            .open(path)?;
+        place::set_access(path, self.access.mode, self.access.group).map_err(std::io::Error::other)?;
+        Ok(file)
+    }
+
+    /// Takes the lock of a writer that begins. It holds as long as the file is open.
+    pub(crate) fn begin(&self, writer: WriterId, owner: &Owner) -> Result<WriterLock, TrailError> {
+        let path = self.lock(writer);
+        let fail = |e: std::io::Error| TrailError::io("cannot make the writer's lock file", &path, e);
+        let mut file = self.create(&path).map_err(fail)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| fail(e.into()))?;
+        serde_json::to_writer(&file, owner).map_err(|e| fail(e.into()))?;
+        file.write_all(b"\n").map_err(fail)?;
+        Ok(WriterLock { _file: file, path })
+    }
+
+    /// Takes the lock of another writer, if that one is dead. `None`: it lives, or somebody else is at it.
+    pub(crate) fn take_over(&self, found: &Found) -> Result<Option<(Option<WriterLock>, Option<Owner>)>, TrailError> {
+        let Some(path) = &found.lock else { return Ok(Some((None, None))) };
+        if rustix::fs::lstat(path).is_err() {
+            return Ok(None);
+        }
+        place::check(path, self.access)?;
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(i32::try_from((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits()).unwrap_or(0))
+            .open(path);
+        let mut file = match opened {
+            Ok(f) => f,
+            // Closed meanwhile.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(TrailError::io("cannot open a writer's lock file", path, e)),
+        };
+        let mut text = Vec::new();
+        let read = (&mut file).take(64 << 10).read_to_end(&mut text);
+        read.map_err(|e| TrailError::io("cannot read a writer's lock file", path, e))?;
+        let owner: Option<Owner> = serde_json::from_slice(&text).ok();
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            // A child that the dead process forked may hold its lock.
+            Err(_) if owner.as_ref().is_some_and(Owner::is_gone) => {}
+            Err(_) => return Ok(None),
+        }
+        // Whoever was faster has removed it, and perhaps another writer's file has its place.
+        if place::identity(path).ok() != place::identity_of(&file) {
+            return Ok(None);
+        }
+        Ok(Some((Some(WriterLock { _file: file, path: path.clone() }), owner)))
+    }
+}
+
+fn split_name(rest: &[u8]) -> Option<(WriterId, &str)> {
+    let rest = std::str::from_utf8(rest).ok()?;
+    let (writer, ending) = rest.split_at_checked(36)?;
+    Some((WriterId::parse_exact(writer)?, ending.strip_prefix('.')?))
+}
+
+/// A lock that is held.
+#[derive(Debug)]
+pub(crate) struct WriterLock {
+    _file: File,
+    path: PathBuf,
+}
+
+impl WriterLock {
+    /// Removes the file; the writer is closed or recovered.
+    pub(crate) fn remove(self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
+    if let Some(slot) = bytes.get_mut(at..at + value.len()) {
+        slot.copy_from_slice(value);
+    }
+}
+
+/// Sets the number of a segment; 0 says that it holds nothing.
+pub(crate) fn set_number(bytes: &mut [u8], number: u64) {
+    put(bytes, NUMBER.start, &number.to_le_bytes());
+}
+
+fn write_header(bytes: &mut [u8], log_id: WriterId, writer: WriterId, owner: &Owner) {
+    let identity = serde_json::to_vec(owner).unwrap_or_default();
+    let identity = if identity.len() <= HEADER - IDENTITY { identity } else { Vec::new() };
+    put(bytes, 8, &VERSION.to_le_bytes());
+    put(bytes, 12, &u32::try_from(identity.len()).unwrap_or(0).to_le_bytes());
+    put(bytes, 24, &log_id.to_bytes());
+    put(bytes, 40, &writer.to_bytes());
+    put(bytes, IDENTITY, &identity);
+    put(bytes, 56, &check(log_id, writer, &identity).to_le_bytes());
+    // Last: a header without it is none yet.
+    put(bytes, 0, MAGIC);
+}
+
+fn check(log_id: WriterId, writer: WriterId, identity: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&log_id.to_bytes());
+    crc.update(&writer.to_bytes());
+    crc.update(identity);
+    crc.finalize()
+}
+
+/// Reads a header. `Ok(None)`: the file holds nothing (yet).
+pub(crate) fn read_header(bytes: &[u8], path: &Path) -> Result<Option<Header>, TrailError> {
+    let number = |r: std::ops::Range<usize>| bytes.get(r).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
+    let word = |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
+    let id =
+        |at: usize| WriterId::from_bytes(bytes.get(at..at + 16).and_then(|b| b.try_into().ok()).unwrap_or_default());
+    if bytes.len() < HEADER || number(NUMBER) == 0 || !bytes.starts_with(MAGIC) {
+        return Ok(None);
+    }
+    if word(8) != VERSION {
+        return Err(TrailError::new(
+            ErrorKind::NewerVersion,
+            format!("the journal has version {}, this build knows {VERSION}", word(8)),
+        )
+        .at(path)
+        .help("use a newer Argus; the file is kept as it is"));
+    }
+    let identity = bytes.get(IDENTITY..IDENTITY + word(12) as usize).unwrap_or_default();
+    if check(id(24), id(40), identity) != word(56) {
+        return Err(TrailError::new(ErrorKind::Damaged, "the journal's header does not check")
+            .at(path)
+            .help("the file is kept as it is"));
+    }
+    let owner = serde_json::from_slice(identity).unwrap_or_default();
+    Ok(Some(Header { number: number(NUMBER), log_id: id(24), writer: id(40), owner }))
+}
+
+/// `path` with an ending more, for files that are put aside.
+pub(crate) fn aside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(OsStr::new(ending));
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_read_back_and_damage_shows() {
+        let (log, writer) = (WriterId::random(), WriterId::random());
+        let owner = Owner { service_name: "shop".into(), ..Owner::of_this_process() };
+        assert!(owner.started > 0 && !owner.boot_id.is_empty() && !owner.is_gone());
+        let mut bytes = vec![0; HEADER];
+        let path = Path::new("x");
+        assert_eq!(read_header(&bytes, path).unwrap(), None);
+        write_header(&mut bytes, log, writer, &owner);
+        assert_eq!(read_header(&bytes, path).unwrap(), None, "without a number it holds nothing");
+        set_number(&mut bytes, 7);
+        let expected = Header { number: 7, log_id: log, writer, owner: owner.clone() };
+        assert_eq!(read_header(&bytes, path).unwrap(), Some(expected));
+        bytes[8] = 2;
+        assert_eq!(read_header(&bytes, path).unwrap_err().kind(), ErrorKind::NewerVersion);
+        bytes[8] = 1;
+        bytes[41] ^= 1;
+        assert_eq!(read_header(&bytes, path).unwrap_err().kind(), ErrorKind::Damaged);
+        assert!(Owner { started: 1, ..owner.clone() }.is_gone());
+        assert!(!Owner { started: 1, boot_id: "another".into(), ..owner }.is_gone());
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let beside = Beside { trail: dir.path().join("audit.db"), access: Access { mode: 0o600, group: None } };
+        let (a, b) = (WriterId::random(), WriterId::random());
+        let lock = beside.begin(a, &Owner::of_this_process()).unwrap();
+        if beside.reserves().is_ok() {
+            drop(beside.make(3, HEADER + 4096, (b, b), &Owner::default()).unwrap());
+        }
+        std::fs::write(dir.path().join("audit.db.not-a-uuid.lock"), "").unwrap();
+        std::fs::write(dir.path().join(format!("other.db.{a}.lock")), "").unwrap();
+        let found = beside.scan().unwrap();
+        assert!(found[&a].lock.is_some() && found[&a].segments.is_empty());
+        assert!(found.len() == 1 || found[&b].segments.len() == 1);
+        assert!(beside.take_over(&found[&a]).unwrap().is_none(), "it lives");
+        drop(lock);
+        let (taken, owner) = beside.take_over(&found[&a]).unwrap().unwrap();
+        assert_eq!(owner, Some(Owner::of_this_process()));
+        taken.unwrap().remove();
+        assert!(beside.take_over(&found[&a]).unwrap().is_none(), "somebody was faster");
+    }
+}

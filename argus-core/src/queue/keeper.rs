@@ -1,0 +1,113 @@
+//! The keeper: one thread a logger that makes, zeroes and removes the journal's segments, so that neither a caller nor the writer waits for a file. Its work is
+//! never in anybody's way: without it the queue is full a little earlier.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Queue;
+use super::files::{Beside, Owner};
+use super::journal::{JournalQueue, Made, Task, zero};
+use crate::core::Core;
+use crate::error::AuditError;
+use crate::id::WriterId;
+
+/// A segment's size, by the bound of the queue: sixteen of them at most, none smaller than two records.
+fn segment_len(queue_bytes: usize) -> usize {
+    super::files::HEADER + (queue_bytes / 16).clamp(1 << 20, 8 << 20).next_multiple_of(4096)
+}
+/// The pause after a segment could not be made.
+const RETRY: Duration = Duration::from_secs(1);
+
+pub(crate) struct Keeper {
+    beside: Beside,
+    ids: (WriterId, WriterId),
+    owner: Owner,
+    len: usize,
+    /// Number in the name of the next file.
+    next: u32,
+}
+
+impl Keeper {
+    /// Makes the first segment: the journal, and its keeper.
+    pub(crate) fn begin(
+        beside: Beside,
+        ids: (WriterId, WriterId),
+        owner: Owner,
+        queue_bytes: usize,
+    ) -> Result<(Self, Queue), crate::TrailError> {
+        let mut keeper = Self { beside, ids, owner, len: segment_len(queue_bytes), next: 1 };
+        let first = keeper.make()?;
+        let queue = JournalQueue::new(first, keeper.len, queue_bytes);
+        Ok((keeper, Queue::Journal(queue)))
+    }
+
+    fn make(&mut self) -> Result<Made, crate::TrailError> {
+        let index = self.next;
+        self.next += 1;
+        self.beside.make(index, self.len, self.ids, &self.owner)
+    }
+
+    /// The body of the thread.
+    pub(crate) fn run(mut self, core: &Core) {
+        crate::thread::mark_argus();
+        let mut told = false;
+        loop {
+            let task = {
+                let mut state = core.lock();
+                loop {
+                    // What is queued is the writer's business; nothing new is accepted.
+                    if state.closing.is_some() || state.closed {
+                        return;
+                    }
+                    let Queue::Journal(q) = &mut state.queue else { return };
+                    if let Some(task) = q.task() {
+                        break task;
+                    }
+                    state.keeper_idle = true;
+                    let (s, timeout) = core.keep.wait_timeout(state, RETRY).unwrap_or_else(|e| e.into_inner());
+                    state = s;
+                    state.keeper_idle = false;
+                    if let (true, Queue::Journal(q)) = (timeout.timed_out(), &mut state.queue) {
+                        q.retry();
+                    }
+                }
+            };
+            let (made, counted) = match task {
+                Task::Make => (self.make(), true),
+                Task::Zero(segment, path, true) => match zero(segment, path) {
+                    Some(made) => (Ok(made), true),
+                    // Somebody still reads it: that is its end, too.
+                    None => continue,
+                },
+                Task::Zero(segment, path, false) => {
+                    drop(segment);
+                    let _ = std::fs::remove_file(path);
+                    continue;
+                }
+            };
+            let mut state = core.lock();
+            let over = state.closing.is_some() || state.closed;
+            match (made, &mut state.queue) {
+                (Ok(made), Queue::Journal(q)) if !over => {
+                    q.supply(made);
+                    core.space.notify_all();
+                    told = false;
+                }
+                // Nothing stands in it, and nothing will.
+                (Ok(made), _) => drop(std::fs::remove_file(made.path)),
+                (Err(e), Queue::Journal(q)) => {
+                    if counted {
+                        q.failed();
+                    }
+                    // Who waits for it must learn that the queue is full.
+                    core.space.notify_all();
+                    drop(state);
+                    if !std::mem::replace(&mut told, true) {
+                        core.observers.error(AuditError::Store(Arc::new(e)));
+                    }
+                }
+                (Err(_), Queue::Memory(_)) => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The queue between callers and the one writer thread, bounded in bytes. Callers append under the core's lock, the writer takes whole runs of entries, so neither
+//! ever waits for the other's work. It is memory, or a journal of mapped files that survives the process.
+
+pub(crate) mod files;
+pub(crate) mod journal;
+pub(crate) mod keeper;
+mod memory;
+pub(crate) mod segment;
+
+use journal::JournalQueue;
+use memory::MemoryQueue;
+use segment::Span;
+
+/// What an append came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Ok,
+    Full,
+    /// A fresh chunk of this capacity is needed; it is allocated outside the lock and handed to `supply`.
+    Chunk(usize),
+    /// The next segment is not ready yet: its maker is to be woken, and is waited for.
+    Segment,
+}
+
+/// A run of entries that the writer has taken.
+#[derive(Debug)]
+pub(crate) enum Chunk {
+    Memory(Vec<u8>),
+    Mapped(Span, u64),
+    /// Records of Argus itself that never were in the queue.
+    Own(Vec<u8>),
+}
+
+impl Chunk {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Chunk::Memory(b) | Chunk::Own(b) => b,
+            Chunk::Mapped(span, _) => span.bytes(),
+        }
+    }
+}
+
+pub(crate) enum Queue {
+    Memory(MemoryQueue),
+    Journal(JournalQueue),
+}
+
+impl Queue {
+    pub(crate) fn memory(limit: usize) -> Self {
+        Queue::Memory(MemoryQueue::new(limit))
+    }
+
+    /// Whether an entry of `len` bytes could be appended now.
+    pub(crate) fn room(&self, len: usize) -> Room {
+        match self {
+            Queue::Memory(q) => q.room(len),
+            Queue::Journal(q) => q.room(len),
+        }
+    }
+
+    pub(crate) fn supply(&mut self, chunk: Vec<u8>) {
+        if let Queue::Memory(q) = self {
+            q.supply(chunk);
+        }
+    }
+
+    /// Appends an entry that `room` found room for.
+    pub(crate) fn push(&mut self, entry: &[u8]) {
+        match self {
+            Queue::Memory(q) => q.push(entry),
+            Queue::Journal(q) => q.push(entry),
+        }
+    }
+
+    /// Takes the oldest entries. Their bytes count as queued until `release`.
+    pub(crate) fn take(&mut self) -> Option<Chunk> {
+        match self {
+            Queue::Memory(q) => q.take().map(Chunk::Memory),
+            Queue::Journal(q) => q.take().map(|(span, segment)| Chunk::Mapped(span, segment)),
+        }
+    }
+
+    /// Gives back entries that are committed or abandoned.
+    pub(crate) fn release(&mut self, chunk: Chunk) {
+        match (self, chunk) {
+            (Queue::Memory(q), Chunk::Memory(bytes)) => q.release(bytes),
+            (Queue::Journal(q), Chunk::Mapped(span, segment)) => q.release(span, segment),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Queue::Memory(q) => q.is_empty(),
+            Queue::Journal(q) => q.is_empty(),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Queue::Memory(q) => q.bytes(),
+            Queue::Journal(q) => q.bytes(),
+        }
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        match self {
+            Queue::Memory(q) => q.limit(),
+            Queue::Journal(q) => q.limit(),
+        }
+    }
+
+    /// Whether the keeper of the journal has something to do.
+    pub(crate) fn has_task(&self) -> bool {
+        matches!(self, Queue::Journal(q) if q.has_task())
+    }
+
+    /// The name that `audit_open` and `health()` say.
+    pub(crate) fn kind(&self) -> QueueKind {
+        match self {
+            Queue::Memory(_) => QueueKind::Memory,
+            Queue::Journal(_) => QueueKind::Journal,
+        }
+    }
+}
+
+/// What accepted records wait in until they are committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum QueueKind {
+    /// Memory: what is queued dies with the process.
+    #[default]
+    Memory,
+    /// Mapped files beside the trail: what is queued outlives a killed process, and the next open of the trail commits it.
+    Journal,
+}
+
+impl QueueKind {
+    /// The word that records carry.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            QueueKind::Memory => "memory",
+            QueueKind::Journal => "journal",
+        }
+    }
+}
