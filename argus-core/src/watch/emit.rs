@@ -1,6 +1,7 @@
 //! What all parts of a watcher share: the registry of files and directories, the sink, the error handler; and how an action becomes a record and a callback.
 //! Any thread. Invariants: no lock of ours is held while the sink, a callback or the error handler runs; a panic of theirs is an error, not our end.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -10,14 +11,31 @@ use std::time::{Duration, Instant};
 
 use super::config::WatcherConfig;
 use super::diff;
-use super::disk;
+use super::disk::{self, Stamp};
 use super::event::{ChangeEvent, WatchError, WatchErrorKind};
 use super::format::Format;
-use super::state::{Action, Change, FileState};
+use super::state::{Action, Change, FileState, Trouble};
+use crate::accept::{self, Call, Rules};
 use crate::error::AuditError;
 use crate::event::AuditEvent;
 use crate::id::RecordId;
-use crate::sink::{AuditSink, Carrier};
+use crate::level::Level;
+use crate::sink::{AuditSink, Carrier, ObserverSet};
+
+/// Room for what the sink adds to a record: names, its configured context, a trace.
+const SINK_ADDS: usize = 8 << 10;
+
+thread_local!(static WATCHER: Cell<bool> = const { Cell::new(false) });
+
+/// Marks this thread as one that runs callbacks.
+pub(crate) fn mark_watcher() {
+    WATCHER.set(true);
+}
+
+/// Whether a call from this thread may wait for a watcher's thread: not from one of Argus's, for they could wait for each other.
+pub(crate) fn may_wait() -> bool {
+    !WATCHER.get() && !crate::thread::is_argus()
+}
 
 pub(crate) type Callback = Arc<dyn Fn(&ChangeEvent) + Send + Sync>;
 pub(crate) type OnError = Arc<dyn Fn(&WatchError) + Send + Sync>;
@@ -48,21 +66,24 @@ pub(crate) struct Target {
     format: Format,
     callback: Callback,
     state: Mutex<FileState>,
+    /// What the file's stamp was before the last look.
+    seen: Mutex<Option<Stamp>>,
 }
 
 impl Target {
     pub(crate) fn new(path: PathBuf, callback: Callback, from: Option<PathBuf>, was_missing: bool) -> Arc<Target> {
         let format = Format::of(&path);
         let state = if was_missing { FileState::new_missing(format) } else { FileState::new(format) };
-        Arc::new(Target { path, from, format, callback, state: Mutex::new(state) })
-    }
-
-    pub(crate) fn undecided(&self) -> bool {
-        lock(&self.state).undecided()
+        Arc::new(Target { path, from, format, callback, state: Mutex::new(state), seen: Mutex::new(None) })
     }
 
     pub(crate) fn begun(&self) -> bool {
         lock(&self.state).begun()
+    }
+
+    /// The stamp before the last look.
+    pub(crate) fn seen(&self) -> Option<Stamp> {
+        *lock(&self.seen)
     }
 }
 
@@ -73,6 +94,39 @@ pub(crate) struct Registry {
     pub(crate) dirs: BTreeMap<PathBuf, Callback>,
     /// Files of watched directories that the user does not want.
     pub(crate) excluded: BTreeSet<PathBuf>,
+    /// Watched directories that cannot be listed, and of which that was told.
+    pub(crate) unlisted: BTreeSet<PathBuf>,
+}
+
+impl Registry {
+    /// Takes in those of `files` that are new, for a watched directory.
+    pub(crate) fn adopt(
+        &mut self,
+        dir: &Path,
+        callback: &Callback,
+        files: Vec<PathBuf>,
+        was_missing: bool,
+    ) -> Vec<Arc<Target>> {
+        let mut new = Vec::new();
+        for path in files {
+            if !self.excluded.contains(&path) && !self.files.contains_key(&path) {
+                let target = Target::new(path.clone(), callback.clone(), Some(dir.to_owned()), was_missing);
+                self.files.insert(path, target.clone());
+                new.push(target);
+            }
+        }
+        new
+    }
+}
+
+/// What a look at a file came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Looked {
+    Decided,
+    /// Nothing can be said before another look, after this time.
+    Again(Duration),
+    /// It is gone and recorded so, and was only watched because its directory is: it has been forgotten.
+    Forgotten,
 }
 
 pub(crate) struct Shared {
@@ -82,6 +136,8 @@ pub(crate) struct Shared {
     pub(crate) on_error: Mutex<Option<OnError>>,
     /// The thread that runs the callbacks.
     pub(crate) engine: Mutex<Option<ThreadId>>,
+    /// Held by the thread that examines files: one that was started anew waits for the end of the one before.
+    pub(crate) turn: Mutex<()>,
 }
 
 /// A lock that a panic elsewhere does not spoil: what it guards is whole between statements.
@@ -110,50 +166,60 @@ impl Shared {
         }
     }
 
-    /// Files of the watched directories that are not in the registry yet go there. Gives the new ones.
-    pub(crate) fn scan(&self, was_missing: bool) -> Vec<Arc<Target>> {
+    /// Files that have come to watched directories since go into the registry. Gives them.
+    pub(crate) fn scan(&self) -> Vec<Arc<Target>> {
         let dirs: Vec<(PathBuf, Callback)> =
             lock(&self.registry).dirs.iter().map(|(d, c)| (d.clone(), c.clone())).collect();
         let mut new = Vec::new();
         for (dir, callback) in dirs {
-            let files = match disk::list(&dir) {
-                Ok(files) => files,
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue, // Its files will be found missing.
-                Err(e) => {
-                    self.report(
-                        &WatchError::new(
-                            WatchErrorKind::Io,
-                            "cannot list a watched directory",
-                            "check its owner and mode",
-                        )
-                        .at(&dir)
-                        .because(e),
-                    );
-                    continue;
-                }
-            };
+            let listed = disk::list(&dir, |p| lock(&self.registry).files.contains_key(p));
             let mut registry = lock(&self.registry);
-            if !registry.dirs.contains_key(&dir) {
-                continue;
-            }
-            for path in files {
-                if !registry.excluded.contains(&path) && !registry.files.contains_key(&path) {
-                    let target = Target::new(path.clone(), callback.clone(), Some(dir.clone()), was_missing);
-                    registry.files.insert(path, target.clone());
-                    new.push(target);
+            match listed {
+                // Unless it was unwatched or watched anew meanwhile.
+                Ok(files) if registry.dirs.get(&dir).is_some_and(|c| Arc::ptr_eq(c, &callback)) => {
+                    registry.unlisted.remove(&dir);
+                    new.extend(registry.adopt(&dir, &callback, files, true));
+                }
+                Ok(_) => {}
+                // Its files will be found missing.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => {
+                    let told = !registry.unlisted.insert(dir.clone());
+                    drop(registry);
+                    if !told {
+                        self.report(&unlisted(&dir, e));
+                    }
                 }
             }
         }
         new
     }
 
-    /// Looks at a file and does what follows. Gives when to look again, if nothing can be said yet.
-    pub(crate) fn examine(&self, target: &Arc<Target>, by: SeenBy) -> Option<Duration> {
-        let actions = {
+    /// Looks at a file and does what follows.
+    pub(crate) fn examine(&self, target: &Arc<Target>, by: SeenBy, now: Instant) -> Looked {
+        let (actions, gone) = {
             let mut state = lock(&target.state);
+            *lock(&target.seen) = Some(Stamp::of(&target.path));
             let seen = disk::look(&target.path, self.config.max_file_size);
-            if state.begun() { state.observe(seen, Instant::now()) } else { state.begin(seen, Instant::now()) }
+            let actions = if state.begun() { state.observe(seen, now) } else { state.begin(seen, now) };
+            (actions, state.missing())
         };
+        let again = self.act(target, actions, by);
+        let mut registry = lock(&self.registry);
+        match again {
+            Some(after) => Looked::Again(after),
+            None if gone && target.from.is_some() => {
+                if registry.files.get(&target.path).is_some_and(|t| Arc::ptr_eq(t, target)) {
+                    registry.files.remove(&target.path);
+                }
+                Looked::Forgotten
+            }
+            None => Looked::Decided,
+        }
+    }
+
+    /// Gives when to look again, if nothing can be said yet.
+    fn act(&self, target: &Arc<Target>, actions: Vec<Action>, by: SeenBy) -> Option<Duration> {
         let mut again = None;
         for action in actions {
             if !self.is_watched(target) {
@@ -184,10 +250,13 @@ impl Shared {
                         AuditEvent::info("config_recovered").with("sha256", sha256.as_str()).with("after", after);
                     self.record(&target.path, &event.file_path(&target.path).with("seen_by", by.as_str()));
                 }
-                Action::Denied { error } => {
-                    let event = AuditEvent::security("permission_denied")
-                        .with("error", error.as_str())
-                        .with("seen_by", by.as_str());
+                Action::Unreadable { trouble, error } => {
+                    let (level, kind) = match trouble {
+                        Trouble::Unreadable(kind) => (Level::Warn, Some(kind)),
+                        _ => (Level::Security, None),
+                    };
+                    let event = AuditEvent::new(level, trouble.event()).with("error", error.as_str());
+                    let event = event.with("error_kind", &kind).with("seen_by", by.as_str());
                     self.record(&target.path, &event.file_path(&target.path));
                 }
             }
@@ -228,12 +297,25 @@ impl Shared {
             if attempt < 2 {
                 event = event.old_value(&change.old).new_value(&change.new);
             }
+            // What cannot fit is not submitted: a refusal would count in the sink's health as a record that somebody wanted.
+            if attempt < 2 && !self.fits(&event) {
+                continue;
+            }
             result = self.submit(&event);
             if !matches!(result, Err(AuditError::TooLarge { .. } | AuditError::Invalid { .. })) {
                 break;
             }
         }
         self.told(path, result)
+    }
+
+    /// Whether the rules of the format allow the event, with room for what the sink adds.
+    fn fits(&self, event: &AuditEvent<'_>) -> bool {
+        let redaction = self.config.audit.redaction.clone();
+        let rules = Rules { redaction, constant: SINK_ADDS, ..Rules::empty() };
+        let call =
+            Call { now: self.config.audit.clock.now(), trace: None, observers: ObserverSet::default(), own: false };
+        accept::with_buffers(|buffers| accept::encode(event, &rules, &call, buffers)).is_ok()
     }
 
     fn record(&self, path: &Path, event: &AuditEvent<'_>) -> Option<RecordId> {
@@ -258,7 +340,13 @@ impl Shared {
     }
 }
 
-fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn unlisted(dir: &Path, e: std::io::Error) -> WatchError {
+    WatchError::new(WatchErrorKind::Io, "cannot list a watched directory", "check its owner and mode")
+        .at(dir)
+        .because(e)
+}
+
+pub(crate) fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
     let text =
         panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "a panic without text".into())
