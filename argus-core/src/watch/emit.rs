@@ -9,12 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::config::WatcherConfig;
 use super::diff;
 use super::disk::{self, Stamp};
 use super::event::{ChangeEvent, WatchError, WatchErrorKind};
 use super::format::Format;
 use super::state::{Action, Change, FileState, Trouble};
+use super::veil::veil;
 use crate::accept::{self, Call, Rules};
 use crate::error::AuditError;
 use crate::event::AuditEvent;
@@ -266,7 +269,7 @@ impl Shared {
 
     fn changed(&self, target: &Target, change: Change, by: SeenBy) {
         let diff = diff::diff(change.old.as_ref(), change.new.as_ref());
-        let record_id = self.record_change(&target.path, &change, &diff, by);
+        let record_id = self.record_change(target, &change, &diff, by);
         let Change { kind, old, new, size, modified, .. } = change;
         let event = ChangeEvent { path: target.path.clone(), kind, size, modified, old, new, diff, record_id };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (target.callback)(&event))) {
@@ -280,10 +283,18 @@ impl Shared {
     }
 
     /// Records a change: with everything, else without the difference, else with hashes only. Never silently nothing.
-    fn record_change(&self, path: &Path, change: &Change, diff: &serde_json::Value, by: SeenBy) -> Option<RecordId> {
+    fn record_change(&self, target: &Target, change: &Change, diff: &Value, by: SeenBy) -> Option<RecordId> {
+        let (path, redaction) = (&target.path, &self.config.audit.redaction);
+        let text = target.format == Format::Text;
+        let veiled = |v: &Option<Value>| v.as_ref().map(|v| if text { veil(v, redaction) } else { v.clone() });
+        let (old, new) = (veiled(&change.old), veiled(&change.new));
         // Of a created or deleted file the difference is the value itself.
-        let both = change.old.is_some() && change.new.is_some();
-        let diff = both.then(|| diff::for_record(diff, &self.config.audit.redaction));
+        let both = old.is_some() && new.is_some();
+        let diff = both.then(|| match text {
+            false => diff::for_record(diff, redaction),
+            true if old == new => serde_json::json!({ "": { "changed": true } }),
+            true => diff::diff(old.as_ref(), new.as_ref()),
+        });
         let mut result = Ok(None);
         for attempt in 0..3 {
             let mut event = AuditEvent::critical("config_change").file_path(path).with("kind", change.kind.as_str());
@@ -295,7 +306,7 @@ impl Shared {
                 _ => event.with("value_omitted", true),
             };
             if attempt < 2 {
-                event = event.old_value(&change.old).new_value(&change.new);
+                event = event.old_value(&old).new_value(&new);
             }
             // What cannot fit is not submitted: a refusal would count in the sink's health as a record that somebody wanted.
             if attempt < 2 && !self.fits(&event) {

@@ -16,6 +16,7 @@ mod format;
 mod source;
 mod state;
 mod universal;
+mod veil;
 #[cfg(feature = "yaml")]
 mod yaml;
 
@@ -40,7 +41,8 @@ use source::{Hints, Notify, Signal, Silent, Source, Tell};
 
 /// Watches configuration files: every change of a file's value becomes a `config_change` record and a call of its callback.
 ///
-/// JSON, YAML and TOML (by extension) are compared by value, so a change of white space, comments or key order is none; any other file is compared as text.
+/// JSON, YAML and TOML (by extension) are compared by value, so a change of white space, comments or key order is none; any other file is compared as text,
+/// whose lines are recorded without what follows a key that redaction hides (`DB_PASSWORD=`).
 /// Callbacks run on the watcher's thread, one at a time; all calls below may be made from there. Dropping the watcher stops it.
 ///
 /// ```no_run

@@ -147,6 +147,22 @@ fn secrets_are_in_no_record() {
 }
 
 #[test]
+fn secrets_of_a_text_are_in_no_record_and_their_change_is_told() {
+    let rig = Rig::new(config(), "app.env", "DB_PASSWORD=s3cret1\nPORT=1\n");
+    rig.start();
+    for content in ["DB_PASSWORD=s3cret2\nPORT=1\n", "DB_PASSWORD=s3cret2\nPORT=22\n"] {
+        fs::write(rig.dir.join("app.env"), content).unwrap();
+        rig.watcher.settle(WAIT).unwrap();
+    }
+    let records = rig.events("config_change");
+    assert_eq!(records[0]["context"]["diff"], serde_json::json!({"":{"changed":true}}));
+    assert_ne!(records[0]["context"]["old_sha256"], records[0]["context"]["new_sha256"]);
+    assert_eq!(records[1]["new_value"], "DB_PASSWORD=[redacted]\nPORT=22\n");
+    assert!(!rig.trail.lines().concat().contains("s3cret"));
+    assert_eq!(rig.changes.iter().next().unwrap().new.unwrap(), "DB_PASSWORD=s3cret2\nPORT=1\n");
+}
+
+#[test]
 fn a_closed_sink_is_reported_and_callbacks_still_run() {
     let rig = Rig::new(config(), "a.json", "1");
     rig.start();
