@@ -225,13 +225,24 @@ fn an_empty_file_is_half_written_for_a_second() {
 }
 
 #[test]
-fn what_cannot_be_read_is_a_security_record() {
+fn a_refusal_is_a_security_record_and_other_trouble_is_none() {
     let rig = Rig::new("a.json", Some("1"));
     fs::remove_file(rig.dir.join("a.json")).unwrap();
     fs::create_dir(rig.dir.join("a.json")).unwrap();
     rig.settle();
     rig.settle();
-    assert_eq!(rig.names(), [START, "SECURITY permission_denied"]);
+    assert_eq!(rig.names(), [START, "WARN file_unreadable"]);
+    assert_eq!(rig.events()[1]["context"]["error_kind"], "not_a_regular_file");
+    fs::remove_dir(rig.dir.join("a.json")).unwrap();
+    rig.write("a.json", "1");
+    let recovered = &rig.events()[2];
+    assert_eq!(
+        (&recovered["event"], &recovered["context"]["after"]),
+        (&json!("config_recovered"), &json!("file_unreadable"))
+    );
+    symlink("loop.json", rig.dir.join("loop.json")).unwrap();
+    rig.watcher.watch(rig.dir.join("loop.json"), |_| {}).unwrap();
+    assert_eq!(rig.events()[4]["context"]["error_kind"], "link_loop");
     let file = rig.dir.join("b.json");
     fs::write(&file, "1").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
@@ -243,7 +254,7 @@ fn what_cannot_be_read_is_a_security_record() {
     rig.settle();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     rig.settle();
-    assert_eq!(rig.names()[2..], [START, "SECURITY permission_denied", "INFO config_recovered", CHANGE]);
+    assert_eq!(rig.names()[5..], [START, "SECURITY permission_denied", "INFO config_recovered", CHANGE]);
 }
 
 #[test]
@@ -420,7 +431,8 @@ fn replay_once(name: &str, files: &[PathBuf], expected: Option<&[Value]>, rename
     let file = dir.join(name);
     let audit = AuditConfig::new(&trail).redaction(Redaction::none());
     let logger = AuditLogger::open(audit.clone()).unwrap();
-    let watcher = Watcher::with_sink(WatcherConfig::new(audit), logger.clone());
+    let config = WatcherConfig::new(audit).debounce(Duration::from_millis(1));
+    let watcher = Watcher::with_sink(config, logger.clone());
     let changes: Arc<Mutex<Vec<ChangeEvent>>> = Arc::default();
     let to = changes.clone();
     let errors: Arc<Mutex<Vec<String>>> = Arc::default();

@@ -1,9 +1,32 @@
 //! Differences by path: an object keyed by JSON pointer, `{"/a/b": {"old": .., "new": ..}}`. Pure. A side that has no such member has no `old` or `new`;
 //! arrays go by index; the order of keys does not matter; equal values give an empty object.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
+use crate::json::{JsonWriter, Scratch, Source};
 use crate::redaction::Redaction;
+
+/// Whether two values have the same canonical JSON, for that is what a record holds: `1`, `1.0` and `1e0` are one number.
+pub(crate) fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(x), Value::Number(y)) => x == y || ((x.is_f64() || y.is_f64()) && canonical(x) == canonical(y)),
+        (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(x, y)| same(x, y)),
+        (Value::Object(x), Value::Object(y)) => {
+            x.len() == y.len() && x.iter().all(|(k, x)| y.get(k).is_some_and(|y| same(x, y)))
+        }
+        _ => a == b,
+    }
+}
+
+fn canonical(number: &Number) -> Vec<u8> {
+    let (mut out, mut scratch, none) = (Vec::new(), Scratch::default(), Redaction::none());
+    let mut writer = JsonWriter::new(&mut out, &mut scratch, &none, Source::Stored);
+    // What has no canonical form is its own text.
+    if writer.serialize_top(number).is_err() {
+        return number.to_string().into_bytes();
+    }
+    out
+}
 
 /// What became of `old`.
 pub(crate) fn diff(old: Option<&Value>, new: Option<&Value>) -> Value {
@@ -14,7 +37,7 @@ pub(crate) fn diff(old: Option<&Value>, new: Option<&Value>) -> Value {
 
 fn walk(path: &mut String, old: Option<&Value>, new: Option<&Value>, out: &mut Map<String, Value>) {
     match (old, new) {
-        (Some(a), Some(b)) if a == b => {}
+        (Some(a), Some(b)) if same(a, b) => {}
         (None, None) => {}
         (Some(Value::Object(a)), Some(Value::Object(b))) => {
             let keys = a.keys().chain(b.keys().filter(|k| !a.contains_key(*k)));
@@ -91,6 +114,20 @@ mod tests {
         assert_eq!(diff(Some(&old), Some(&old)), json!({}));
         assert_eq!(diff(None, Some(&json!(1))), json!({"":{"new":1}}));
         assert_eq!(diff(Some(&json!([])), Some(&json!({}))), json!({"":{"old":[],"new":{}}}));
+    }
+
+    #[test]
+    fn what_is_the_same_in_canonical_json_is_the_same() {
+        let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        for (a, b) in
+            [("1", "1.0"), ("[{\"a\":-0.0}]", "[{\"a\":0}]"), ("9300000000000000000", "9.3e18"), ("1e2", "100")]
+        {
+            assert!(same(&value(a), &value(b)), "{a} {b}");
+            assert_eq!(diff(Some(&value(a)), Some(&value(b))), json!({}));
+        }
+        for (a, b) in [("1", "1.5"), ("9007199254740993", "9007199254740992.0"), ("1", "\"1\""), ("[1]", "[1,1]")] {
+            assert!(!same(&value(a), &value(b)), "{a} {b}");
+        }
     }
 
     #[test]

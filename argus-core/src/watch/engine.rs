@@ -1,24 +1,27 @@
-//! The watcher's thread: hints, the slow poll and requests come in by one channel; files are examined when they are due. Single-threaded.
-//! Invariants: directories are armed before files are read, so a change between the two is not missed; the debounce is per file, restarts with every hint
-//! for that file and ends at `max_wait`; the poll runs whatever the source does.
+//! The watcher's thread: hints, the slow poll and requests come in by one channel; files are examined when they are due. All looks are taken here, so records
+//! come in the order of what was seen and callbacks one at a time.
+//! Invariants: directories are armed before files are read, so a change between the two is not missed; a file is read after a quiet time only, whether a hint, the
+//! poll, a rescan or `settle` is the reason, but at the latest after `max_wait`; the poll runs whatever the source does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
-use super::disk::{Chain, Identity};
-use super::emit::{SeenBy, Shared, Target, lock};
+use super::chains::{Chains, probe};
+use super::disk::Stamp;
+use super::due::{Due, Quiet, deadline};
+use super::emit::{Looked, SeenBy, Shared, Target, lock};
 use super::event::{WatchError, WatchErrorKind};
-use super::source::{Signal, Source};
+use super::source::{Hints, Signal, Source};
 
 /// What the thread is told.
 pub(crate) enum Msg {
     Signal(Signal),
-    /// The registry changed.
-    Sync,
+    /// The registry changed. Answer when every file has had its first look.
+    Sync(Option<SyncSender<()>>),
     /// Look at everything, and answer when all is decided.
     Settle(SyncSender<()>),
     /// Look at everything once more, and end.
@@ -28,91 +31,84 @@ pub(crate) enum Msg {
 /// Most messages that are taken before files are looked at.
 const BATCH: usize = 4096;
 
-#[derive(Clone, Copy)]
-struct Due {
-    first: Instant,
-    at: Instant,
-    by: SeenBy,
+/// Somebody who waits, and the files still to be decided for it.
+struct Waiter {
+    answer: SyncSender<()>,
+    files: BTreeSet<PathBuf>,
 }
 
 pub(crate) struct Engine {
     shared: Arc<Shared>,
-    source: Box<dyn Source>,
+    chains: Chains,
     inbox: Receiver<Msg>,
+    hints: Arc<Hints>,
     /// Set by a `stop` from inside a callback: no more files, no more callbacks.
     halt: Arc<AtomicBool>,
-    /// The directories of the source; `None`: it refused.
-    armed: BTreeMap<PathBuf, Option<Identity>>,
-    chains: BTreeMap<PathBuf, Chain>,
-    dir_chains: BTreeMap<PathBuf, Chain>,
     due: BTreeMap<PathBuf, Due>,
-    waiting: Vec<SyncSender<()>>,
+    waiting: Vec<Waiter>,
+    /// Requests since the last step; true: for all files.
+    asked: Vec<(SyncSender<()>, bool)>,
     pass: Option<SeenBy>,
-    changed: bool,
-    stop: bool,
+    next_poll: Instant,
+    /// The registry changed.
+    sync: bool,
+    /// Files whose chains are to be followed again.
+    named: BTreeSet<PathBuf>,
+    /// Directories in which something happened, and when all of it is looked through: once in a quiet time, for there may be thousands of files.
+    stirred: BTreeMap<PathBuf, Instant>,
+    /// `stop` was called; the last moment.
+    ending: Option<Instant>,
+    /// The last moment has come: nothing is put off any more.
+    last: bool,
 }
 
 impl Engine {
     pub(crate) fn new(
         shared: Arc<Shared>,
         source: Box<dyn Source>,
-        inbox: Receiver<Msg>,
+        (inbox, hints): (Receiver<Msg>, Arc<Hints>),
         halt: Arc<AtomicBool>,
+        now: Instant,
     ) -> Self {
         Self {
+            next_poll: deadline(now, shared.config.poll_interval.max(Duration::from_millis(1))),
             shared,
-            source,
+            chains: Chains::new(source),
             inbox,
+            hints,
             halt,
-            armed: BTreeMap::new(),
-            chains: BTreeMap::new(),
-            dir_chains: BTreeMap::new(),
             due: BTreeMap::new(),
             waiting: Vec::new(),
-            // What happened between the first look and the arming of the directories.
+            asked: Vec::new(),
+            // What happened while nothing ran.
             pass: Some(SeenBy::Poll),
-            changed: false,
-            stop: false,
+            sync: true,
+            named: BTreeSet::new(),
+            stirred: BTreeMap::new(),
+            ending: None,
+            last: false,
         }
     }
 
     pub(crate) fn run(mut self) {
-        *lock(&self.shared.engine) = Some(std::thread::current().id());
-        let interval = self.shared.config.poll_interval.max(Duration::from_millis(1));
-        let mut next_poll = deadline(Instant::now(), interval);
+        // Requests that came first are answered by the first step.
+        self.take_waiting(Instant::now());
         loop {
-            if std::mem::take(&mut self.changed) || self.pass.is_some() {
-                self.scan();
-                self.arm(self.pass.is_some());
-            }
-            match self.pass.take() {
-                Some(by) => self.look_at_all(by),
-                None => self.look_at_due(),
-            }
-            if self.stop || self.halted() {
+            self.step(Instant::now());
+            if self.over() {
                 break;
             }
-            self.answer();
-            let next = self.due.values().map(|d| d.at).chain([next_poll]).min().unwrap_or(next_poll);
-            match self.inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                Ok(msg) => self.take(msg),
+            match self.inbox.recv_timeout(self.idle(Instant::now())) {
+                Ok(msg) => self.take(msg, Instant::now()),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            for _ in 0..BATCH {
-                let Ok(msg) = self.inbox.try_recv() else { break };
-                self.take(msg);
-            }
-            let now = Instant::now();
-            if now >= next_poll {
-                next_poll = deadline(now, interval);
-                self.pass.get_or_insert(SeenBy::Poll);
-            }
+            self.take_waiting(Instant::now());
         }
-        self.answer();
-        let mut engine = lock(&self.shared.engine);
-        if *engine == Some(std::thread::current().id()) {
-            *engine = None;
+        if !self.halted() {
+            for w in self.waiting.drain(..) {
+                let _ = w.answer.try_send(());
+            }
         }
     }
 
@@ -120,25 +116,78 @@ impl Engine {
         self.halt.load(Ordering::Acquire)
     }
 
-    fn take(&mut self, msg: Msg) {
+    /// Whether all is done that `stop` waits for.
+    fn over(&self) -> bool {
+        let idle = || self.due.values().all(|d| d.again) && !self.busy();
+        self.halted() || self.last || (self.ending.is_some() && idle())
+    }
+
+    fn busy(&self) -> bool {
+        self.sync || self.pass.is_some()
+    }
+
+    /// How long there is nothing to do.
+    fn idle(&self, now: Instant) -> Duration {
+        let due = self.due.values().map(|d| d.at).chain(self.stirred.values().copied());
+        match due.chain(self.ending).chain([self.next_poll]).min() {
+            Some(next) if !self.busy() => next.saturating_duration_since(now),
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn take_waiting(&mut self, now: Instant) {
+        for _ in 0..BATCH {
+            let Ok(msg) = self.inbox.try_recv() else { break };
+            self.take(msg, now);
+        }
+    }
+
+    pub(crate) fn take(&mut self, msg: Msg, now: Instant) {
         match msg {
-            Msg::Signal(Signal::Touched(paths)) => {
-                self.changed = true;
-                self.touched(&paths);
+            Msg::Signal(signal) => {
+                self.hints.taken(&signal);
+                self.signal(signal, now);
             }
-            Msg::Signal(Signal::Rescan) => self.pass = Some(SeenBy::Rescan),
-            Msg::Signal(Signal::Trouble(text)) => {
-                self.trouble(None, text);
-                self.pass = Some(SeenBy::Rescan);
+            Msg::Sync(answer) => {
+                self.sync = true;
+                self.asked.extend(answer.map(|a| (a, false)));
             }
-            Msg::Sync => self.changed = true,
             Msg::Settle(answer) => {
-                self.waiting.push(answer);
+                self.asked.push((answer, true));
                 self.pass.get_or_insert(SeenBy::Poll);
             }
             Msg::Stop => {
-                self.stop = true;
+                // Within the time that `stop` waits.
+                let config = &self.shared.config;
+                self.ending = Some(deadline(now, config.max_wait.min(config.stop_timeout / 2)));
                 self.pass.get_or_insert(SeenBy::Poll);
+            }
+        }
+    }
+
+    fn signal(&mut self, signal: Signal, now: Instant) {
+        match signal {
+            Signal::Touched(paths) => {
+                let named = self.chains.named(&paths);
+                for file in &named {
+                    self.hinted(file, now);
+                }
+                self.named.extend(named);
+                let at = deadline(now, self.shared.config.debounce.min(self.shared.config.max_wait));
+                for path in &paths {
+                    // What is known by its name says nothing about what is beside it.
+                    let beside = path.parent().filter(|_| !self.chains.knows(path));
+                    for dir in beside.into_iter().chain([path.as_path()]) {
+                        if !self.stirred.contains_key(dir) && self.chains.is_in_a_chain(dir) {
+                            self.stirred.insert(dir.to_owned(), at);
+                        }
+                    }
+                }
+            }
+            Signal::Rescan => self.pass = Some(SeenBy::Rescan),
+            Signal::Trouble(text) => {
+                self.trouble(None, text);
+                self.pass = Some(SeenBy::Rescan);
             }
         }
     }
@@ -154,127 +203,181 @@ impl Engine {
         self.shared.report(&e);
     }
 
-    /// Files that the paths belong to become due: those that are named, after a quiet time; others of the same directory, no later than that.
-    fn touched(&mut self, paths: &[PathBuf]) {
-        let now = Instant::now();
+    /// A file is due after a quiet time, which begins anew with every hint.
+    fn hinted(&mut self, file: &Path, now: Instant) {
         let (debounce, max_wait) = (self.shared.config.debounce, self.shared.config.max_wait);
-        for (file, chain) in &self.chains {
-            let named = paths.iter().any(|p| chain.names.contains(p) || chain.dirs.contains_key(p));
-            if named || paths.iter().any(|p| p.parent().is_some_and(|d| chain.dirs.contains_key(d))) {
-                let fresh = Due { first: now, at: deadline(now, debounce), by: SeenBy::Notify };
-                let due = self.due.entry(file.clone()).or_insert(fresh);
-                if named {
-                    due.by = SeenBy::Notify;
-                    due.at = deadline(now, debounce).min(deadline(due.first, max_wait));
-                }
-            }
+        if !lock(&self.shared.registry).files.contains_key(file) {
+            return;
         }
+        let due = self.due.entry(file.to_owned()).or_insert(Due {
+            first: now,
+            at: now,
+            by: SeenBy::Notify,
+            quiet: Quiet::Told,
+            again: false,
+        });
+        due.by = SeenBy::Notify;
+        due.at = deadline(now, debounce).min(deadline(due.first, max_wait));
+        due.quiet = Quiet::Told;
+        due.again = false;
     }
 
-    /// Finds new files in watched directories.
-    fn scan(&mut self) {
-        let now = Instant::now();
-        for target in self.shared.scan(true) {
-            let at = deadline(now, self.shared.config.debounce);
-            self.due.insert(target.path.clone(), Due { first: now, at, by: SeenBy::Notify });
-        }
+    /// A file that no hint named is due after a quiet time.
+    fn due_when_quiet(&mut self, file: &Path, stamp: Stamp, by: SeenBy, now: Instant) {
+        let at = deadline(now, self.shared.config.debounce.min(self.shared.config.max_wait));
+        let due = Due { first: now, at, by, quiet: Quiet::Since(stamp), again: false };
+        self.due.entry(file.to_owned()).or_insert(due);
     }
 
-    /// Makes the source watch what the chains of links lead through now.
-    fn arm(&mut self, retry: bool) {
-        let targets = self.shared.targets();
-        let dirs: Vec<PathBuf> = lock(&self.shared.registry).dirs.keys().cloned().collect();
-        let now = Instant::now();
-        let mut chains = BTreeMap::new();
-        for t in &targets {
-            if !self.chains.contains_key(&t.path) {
-                self.due.entry(t.path.clone()).or_insert(Due { first: now, at: now, by: SeenBy::Poll });
+    /// Does everything that is to be done at `now`.
+    pub(crate) fn step(&mut self, now: Instant) {
+        if now >= self.next_poll {
+            self.next_poll = deadline(now, self.shared.config.poll_interval.max(Duration::from_millis(1)));
+            self.pass.get_or_insert(SeenBy::Poll);
+        }
+        self.last = self.ending.is_some_and(|end| now >= end);
+        let pass = self.pass.take();
+        self.follow(pass, now);
+        self.admit();
+        self.look_at_due(now);
+        self.answer();
+        if let Some(by) = pass {
+            self.look_at_all(by, now);
+        }
+        self.answer();
+    }
+
+    /// Finds new files, and makes the source watch what the chains of links lead through now.
+    fn follow(&mut self, pass: Option<SeenBy>, now: Instant) {
+        let by = pass.unwrap_or(SeenBy::Notify);
+        let mut refused = self.chains.refresh(&std::mem::take(&mut self.named));
+        let beside = self.beside(now);
+        if beside.1 || pass.is_some() || self.sync {
+            self.sync |= !self.shared.scan().is_empty();
+        }
+        if std::mem::take(&mut self.sync) || pass.is_some() {
+            let targets = self.shared.targets();
+            let fresh: Vec<_> = targets.iter().filter(|t| !t.begun() || t.seen().is_none()).cloned().collect();
+            let dirs: Vec<PathBuf> = lock(&self.shared.registry).dirs.keys().map(|d| probe(d)).collect();
+            let keys: BTreeSet<PathBuf> = targets.iter().map(|t| t.path.clone()).chain(dirs).collect();
+            self.due.retain(|path, _| keys.contains(path));
+            for w in &mut self.waiting {
+                w.files.retain(|path| keys.contains(path));
             }
-            chains.insert(t.path.clone(), Chain::of(&t.path));
-        }
-        self.due.retain(|path, _| chains.contains_key(path));
-        self.chains = chains;
-        // A name that no file has: the chain to the directory, and the directory itself.
-        self.dir_chains = dirs.into_iter().map(|d| (d.clone(), Chain::of(&d.join("\u{1}")))).collect();
-        let mut wanted: BTreeMap<&PathBuf, Identity> = BTreeMap::new();
-        for chain in self.chains.values().chain(self.dir_chains.values()) {
-            wanted.extend(chain.dirs.iter().map(|(d, i)| (d, *i)));
-        }
-        let gone: Vec<PathBuf> = self.armed.keys().filter(|d| !wanted.contains_key(d)).cloned().collect();
-        for dir in gone {
-            self.armed.remove(&dir);
-            self.source.unwatch(&dir);
-        }
-        let mut refused = Vec::new();
-        for (dir, identity) in wanted {
-            match self.armed.get(dir) {
-                Some(Some(i)) if *i == identity => continue,
-                Some(None) if !retry => continue,
-                Some(Some(_)) => self.source.unwatch(dir),
-                _ => {}
-            }
-            let known = self.armed.get(dir) == Some(&None);
-            match self.source.watch(dir) {
-                Ok(()) => self.armed.insert(dir.clone(), Some(identity)),
-                Err(text) => {
-                    if !known {
-                        refused.push((dir.clone(), text));
-                    }
-                    self.armed.insert(dir.clone(), None)
+            refused.extend(self.chains.set(&keys, pass.is_some()));
+            // Armed first, read later.
+            for t in fresh {
+                if !t.begun() {
+                    let due = Due { first: now, at: now, by: SeenBy::Poll, quiet: Quiet::ByClock, again: false };
+                    self.due.entry(t.path.clone()).or_insert(due);
+                } else {
+                    self.due_when_quiet(&t.path, Stamp::of(&t.path), by, now);
                 }
-            };
+            }
+            // Files that came while their directory was not armed yet.
+            self.sync = !self.shared.scan().is_empty();
         }
         for (dir, text) in refused {
             self.trouble(Some(&dir), text);
         }
-    }
-
-    fn look_at_all(&mut self, by: SeenBy) {
-        for target in self.shared.targets() {
-            let by = match (by, self.due.remove(&target.path)) {
-                (SeenBy::Poll, Some(due)) => due.by,
-                _ => by,
-            };
-            self.look_at(&target, by);
-        }
-    }
-
-    fn look_at_due(&mut self) {
-        let now = Instant::now();
-        let due: Vec<(PathBuf, Due)> =
-            self.due.iter().filter(|(_, d)| d.at <= now).map(|(p, d)| (p.clone(), *d)).collect();
-        for (path, due) in due {
-            self.due.remove(&path);
-            let target = lock(&self.shared.registry).files.get(&path).cloned();
-            if let Some(target) = target {
-                self.look_at(&target, due.by);
+        for file in beside.0 {
+            if !self.due.contains_key(&file) {
+                self.look_beside(&file, now);
             }
         }
     }
 
-    fn look_at(&mut self, target: &Arc<Target>, by: SeenBy) {
+    /// The files of the directories that were stirred a quiet time ago, and whether a watched directory is among those.
+    fn beside(&mut self, now: Instant) -> (BTreeSet<PathBuf>, bool) {
+        let (mut files, mut watched) = (BTreeSet::new(), false);
+        let chains = &self.chains;
+        self.stirred.retain(|dir, at| {
+            let later = *at > now;
+            if let Some((inside, probed)) = chains.inside(dir).filter(|_| !later) {
+                files.extend(inside);
+                watched |= probed;
+            }
+            later
+        });
+        (files, watched)
+    }
+
+    /// Something happened in the directory of a file that was not named: its stamp says whether that is a reason to read it.
+    fn look_beside(&mut self, file: &Path, now: Instant) {
+        let target = lock(&self.shared.registry).files.get(file).cloned();
+        if let Some(seen) = target.and_then(|t| t.seen()) {
+            let stamp = Stamp::of(file);
+            if stamp != seen {
+                self.due_when_quiet(file, stamp, SeenBy::Notify, now);
+            }
+        }
+    }
+
+    /// Notes for new requests what they wait for.
+    fn admit(&mut self) {
+        for (answer, all) in std::mem::take(&mut self.asked) {
+            let targets = self.shared.targets();
+            let files = targets.iter().filter(|t| all || !t.begun()).map(|t| t.path.clone()).collect();
+            self.waiting.push(Waiter { answer, files });
+        }
+    }
+
+    fn look_at_all(&mut self, by: SeenBy, now: Instant) {
+        for target in self.shared.targets() {
+            let stamp = Stamp::of(&target.path);
+            match self.due.get_mut(&target.path) {
+                // Hints were lost, so that none came proves nothing.
+                Some(due) if by == SeenBy::Rescan && !due.again => due.quiet = Quiet::Since(stamp),
+                Some(_) => {}
+                None if self.last || target.seen() == Some(stamp) => self.look_at(&target, by, now),
+                None => self.due_when_quiet(&target.path, stamp, by, now),
+            }
+        }
+    }
+
+    fn look_at_due(&mut self, now: Instant) {
+        let mut due: Vec<(PathBuf, Due)> =
+            self.due.iter().filter(|(_, d)| self.last || d.at <= now).map(|(p, d)| (p.clone(), *d)).collect();
+        due.sort_by_key(|(_, d)| d.at);
+        for (path, due) in due {
+            self.due.remove(&path);
+            let Some(target) = lock(&self.shared.registry).files.get(&path).cloned() else { continue };
+            match due.put_off(&path, &self.shared.config, now) {
+                Some(later) if !self.last => {
+                    self.due.insert(path, later);
+                }
+                _ => self.look_at(&target, due.by, now),
+            }
+        }
+    }
+
+    fn look_at(&mut self, target: &Arc<Target>, by: SeenBy, now: Instant) {
         if self.halted() {
             return;
         }
-        if let Some(after) = self.shared.examine(target, by) {
-            let now = Instant::now();
-            self.due.insert(target.path.clone(), Due { first: now, at: deadline(now, after), by });
+        match self.shared.examine(target, by, now) {
+            Looked::Again(after) => {
+                let due = Due { first: now, at: deadline(now, after), by, quiet: Quiet::Told, again: true };
+                self.due.insert(target.path.clone(), due);
+                return;
+            }
+            // It may be back already, and then no hint will come.
+            Looked::Forgotten => self.sync = true,
+            Looked::Decided => {}
+        }
+        for w in &mut self.waiting {
+            w.files.remove(&target.path);
         }
     }
 
-    /// Tells those who wait that everything is decided, if it is.
+    /// Tells those who wait that all is decided for them, if it is.
     fn answer(&mut self) {
-        if self.waiting.is_empty() || (!self.stop && self.shared.targets().iter().any(|t| t.undecided())) {
+        if self.halted() {
             return;
         }
-        for waiting in self.waiting.drain(..) {
+        for w in self.waiting.extract_if(.., |w| w.files.is_empty()) {
             // One that no longer waits is fine.
-            let _ = waiting.try_send(());
+            let _ = w.answer.try_send(());
         }
     }
-}
-
-/// `at + after`, or far away.
-fn deadline(at: Instant, after: Duration) -> Instant {
-    at.checked_add(after).or_else(|| at.checked_add(Duration::from_secs(86_400 * 365))).unwrap_or(at)
 }

@@ -1,4 +1,4 @@
-//! Formats: what a file's bytes mean. By extension, pure, on the watcher's thread (or the caller's, for the first look).
+//! Formats: what a file's bytes mean. By extension, pure, on the watcher's thread.
 //! Invariants: a parsed value can be recorded (no NaN, no integer beyond 64 bits: those become their text); a key named twice is an error, never a choice.
 
 use std::borrow::Cow;
@@ -21,6 +21,9 @@ pub(crate) enum Format {
     Text,
 }
 
+/// Longest text of an error, in bytes.
+const MAX_MESSAGE: usize = 512;
+
 /// Why bytes have no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ParseError {
@@ -31,10 +34,16 @@ pub(crate) struct ParseError {
 
 impl ParseError {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), line: None, column: None }
+        Self::at(message.into(), 0, 0)
     }
 
-    pub(crate) fn at(message: String, line: u64, column: u64) -> Self {
+    /// Parsers quote keys, and those may be as long as the file: an error must always fit a record.
+    pub(crate) fn at(mut message: String, line: u64, column: u64) -> Self {
+        if message.len() > MAX_MESSAGE {
+            let end = (0..=MAX_MESSAGE).rev().find(|i| message.is_char_boundary(*i)).unwrap_or(0);
+            message.truncate(end);
+            message.push('…');
+        }
         Self { message, line: Some(line).filter(|l| *l > 0), column: Some(column).filter(|c| *c > 0) }
     }
 }

@@ -1,22 +1,27 @@
 //! The config-file watcher: every change of a watched file's value becomes one `config_change` record and one call of a callback.
 //!
-//! `Watcher` is the handle (any thread); `engine` is its one thread; `state` decides per file, purely; `format` and `diff` give values and differences;
-//! `disk` follows links and reads; `source` hides `notify`; `emit` records and calls back. Invariants: the content's hash decides, a hint of the operating
+//! `Watcher` is the handle (any thread); `engine` is its one thread, which alone looks at files; `state` decides per file, purely; `format` and `diff` give
+//! values and differences; `disk` follows links and reads; `chains` knows whom a hint concerns; `source` hides `notify`; `emit` records and calls back. Invariants: the content's hash decides, a hint of the operating
 //! system is only a reason to look; what cannot be read or parsed is recorded and changes no value; a call from inside a callback never waits.
 
+mod chains;
 mod config;
 mod diff;
 mod disk;
+mod due;
 mod emit;
 mod engine;
 mod event;
 mod format;
 mod source;
 mod state;
+mod universal;
+mod veil;
 #[cfg(feature = "yaml")]
 mod yaml;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
@@ -26,16 +31,18 @@ use std::time::{Duration, Instant};
 
 pub use config::WatcherConfig;
 pub use event::{ChangeEvent, ChangeKind, WatchError, WatchErrorKind};
+pub use universal::{universal_config_watcher, universal_config_watcher_with_config};
 
 use crate::logger::AuditLogger;
 use crate::sink::AuditSink;
-use emit::{Callback, Registry, SeenBy, Shared, Target, lock};
+use emit::{Callback, Registry, Shared, Target, lock, mark_watcher, may_wait, text_of, unlisted};
 use engine::{Engine, Msg};
-use source::{Notify, Silent, Source, Tell};
+use source::{Hints, Notify, Signal, Silent, Source, Tell};
 
 /// Watches configuration files: every change of a file's value becomes a `config_change` record and a call of its callback.
 ///
-/// JSON, YAML and TOML (by extension) are compared by value, so a change of white space, comments or key order is none; any other file is compared as text.
+/// JSON, YAML and TOML (by extension) are compared by value, so a change of white space, comments or key order is none; any other file is compared as text,
+/// whose lines are recorded without what follows a key that redaction hides (`DB_PASSWORD=`).
 /// Callbacks run on the watcher's thread, one at a time; all calls below may be made from there. Dropping the watcher stops it.
 ///
 /// ```no_run
@@ -83,6 +90,7 @@ impl Watcher {
             registry: Mutex::new(Registry::default()),
             on_error: Mutex::new(None),
             engine: Mutex::new(None),
+            turn: Mutex::new(()),
         };
         Watcher { shared: Arc::new(shared), running: Mutex::new(None) }
     }
@@ -93,6 +101,9 @@ impl Watcher {
     }
 
     /// Watches a file. It need not exist, but its directory must. Watching a file again replaces its callback and begins anew.
+    ///
+    /// If the watcher runs, its thread takes the first look, and this call waits for it: for as long as callbacks of other files run, but at most `stop_timeout`,
+    /// after which the first look still follows. From inside a callback it does not wait, and the first look follows after the callback.
     ///
     /// # Errors
     /// There is no such directory, or the path is one.
@@ -119,17 +130,18 @@ impl Watcher {
         {
             let mut registry = lock(&self.shared.registry);
             registry.excluded.remove(&path);
-            registry.files.insert(path, target.clone());
+            registry.files.insert(path, target);
         }
-        self.begin(&[target]);
+        self.begin();
         Ok(())
     }
 
     /// Watches every file of a directory whose extension is known, now and later: `.json`, `.yaml`, `.yml`, `.toml`. Not what is in its subdirectories, nor names
-    /// that begin with a dot. A file that comes later is `created`.
+    /// that begin with a dot. A file that comes later is `created`; one that goes is `deleted` and forgotten until it comes again. Watching a directory again replaces
+    /// its callback and begins anew. When this call returns is as for [`watch`](Watcher::watch).
     ///
     /// # Errors
-    /// There is no such directory.
+    /// There is no such directory, or it cannot be listed.
     pub fn watch_dir(
         &self,
         dir: impl AsRef<Path>,
@@ -145,9 +157,16 @@ impl Watcher {
             .at(&dir));
         }
         let callback: Callback = Arc::new(callback);
-        lock(&self.shared.registry).dirs.insert(dir, callback);
-        let new = self.shared.scan(false);
-        self.begin(&new);
+        let files = disk::list(&dir, |_| false).map_err(|e| unlisted(&dir, e))?;
+        {
+            // At once, or the engine would take these files for new ones.
+            let mut registry = lock(&self.shared.registry);
+            registry.files.retain(|_, t| t.from.as_ref() != Some(&dir));
+            registry.adopt(&dir, &callback, files, false);
+            registry.unlisted.remove(&dir);
+            registry.dirs.insert(dir, callback);
+        }
+        self.begin();
         Ok(())
     }
 
@@ -167,14 +186,15 @@ impl Watcher {
             }
             dir || file.is_some()
         };
-        self.tell(Msg::Sync);
+        self.tell(Msg::Sync(None));
         known
     }
 
-    /// Starts watching: takes the first look at every file (`file_watch_start`), then starts the thread. Starting a running watcher does nothing.
+    /// Starts the watcher's thread and waits until it has taken the first look at every file (`file_watch_start`). A file that is being written right now is given
+    /// its quiet time, so this may take a debounce. From inside a callback it does not wait. Starting a running watcher does nothing.
     ///
     /// # Errors
-    /// The thread cannot be started.
+    /// The thread cannot be started. [`WatchErrorKind::Timeout`]: a callback of before the last `stop` still runs; watching begins when it returns.
     pub fn start(&self) -> Result<(), WatchError> {
         self.start_with(|tell, shared| match Notify::new(tell) {
             Ok(source) => Box::new(source),
@@ -194,37 +214,76 @@ impl Watcher {
             }
             *running = None;
         }
-        // Outside the lock, since the error handler and the sink may call back.
-        for target in self.shared.targets().iter().filter(|t| !t.begun()) {
-            self.shared.examine(target, SeenBy::Poll);
-        }
         let (tell, inbox) = mpsc::channel();
-        let hint = tell.clone();
-        let source = source(Box::new(move |s| hint.send(Msg::Signal(s)).unwrap_or(())), &self.shared);
-        let mut running = lock(&self.running);
-        if running.is_some() {
-            return Ok(());
+        let hints = Arc::new(Hints::default());
+        let (to, count) = (tell.clone(), hints.clone());
+        let hint = move |s: Signal| {
+            if let Some(s) = count.send(s) {
+                // After the end of the thread nobody is interested.
+                let _ = to.send(Msg::Signal(s));
+            }
+        };
+        // Outside the lock, since the error handler may call back.
+        let source = source(Box::new(hint), &self.shared);
+        let (answer, answered) = mpsc::sync_channel(1);
+        let entered = Arc::new(AtomicBool::new(false));
+        {
+            let mut running = lock(&self.running);
+            if running.is_some() {
+                return Ok(());
+            }
+            let halt = Arc::new(AtomicBool::new(false));
+            let engine = Engine::new(self.shared.clone(), source, (inbox, hints), halt.clone(), Instant::now());
+            let (finished, done) = mpsc::sync_channel::<()>(1);
+            let (shared, enter) = (self.shared.clone(), entered.clone());
+            let thread = std::thread::Builder::new().name("argus-watcher".into()).spawn(move || {
+                let _finished = finished; // Dropped at the end, also by a panic: that is the signal.
+                mark_watcher();
+                let _turn = lock(&shared.turn);
+                enter.store(true, Ordering::Release);
+                *lock(&shared.engine) = Some(std::thread::current().id());
+                let end = catch_unwind(AssertUnwindSafe(|| engine.run()));
+                if let Err(panic) = end {
+                    let help = "nothing is watched any more; start it again";
+                    let e = WatchError::new(WatchErrorKind::Thread, "the watcher's thread panicked", help);
+                    shared.report(&e.because(text_of(&*panic)));
+                }
+                *lock(&shared.engine) = None;
+            });
+            let thread = thread.map_err(|e| {
+                WatchError::new(
+                    WatchErrorKind::Thread,
+                    "the watcher's thread cannot be started",
+                    "see the limits on threads",
+                )
+                .because(e)
+            })?;
+            let _ = tell.send(Msg::Sync(Some(answer)));
+            *running = Some(Running { tell, halt, done, thread });
         }
-        let halt = Arc::new(AtomicBool::new(false));
-        let engine = Engine::new(self.shared.clone(), source, inbox, halt.clone());
-        let (finished, done) = mpsc::sync_channel::<()>(1);
-        let thread = std::thread::Builder::new().name("argus-watcher".into()).spawn(move || {
-            let _finished = finished; // Dropped at the end, also by a panic: that is the signal.
-            engine.run();
-        });
-        let thread = thread.map_err(|e| {
-            WatchError::new(
-                WatchErrorKind::Thread,
-                "the watcher's thread cannot be started",
-                "see the limits on threads",
-            )
-            .because(e)
-        })?;
-        *running = Some(Running { tell, halt, done, thread });
+        if may_wait() {
+            self.first_looks(&answered, &entered)?;
+        }
         Ok(())
     }
 
-    /// Takes a last look at every file, ends the thread and waits for it, at most `stop_timeout`. Stopping a stopped watcher does nothing. From inside a callback
+    /// Waits for the first looks of a start. No callback runs before those, unless it is of an earlier run.
+    fn first_looks(&self, answered: &Receiver<()>, entered: &AtomicBool) -> Result<(), WatchError> {
+        let patience = self.shared.config.stop_timeout;
+        while answered.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
+            if !entered.load(Ordering::Acquire) {
+                return Err(WatchError::new(
+                    WatchErrorKind::Timeout,
+                    "a callback of before the last stop still runs",
+                    "watching begins when it returns; raise stop_timeout to wait longer",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a last look at every file, ends the thread and waits for it, at most `stop_timeout`. A file that is being written right now is given its quiet time,
+    /// at most `max_wait` and half of `stop_timeout`. Stopping a stopped watcher does nothing. From inside a callback
     /// it only signals: no other callback follows, and the thread ends after this one.
     ///
     /// # Errors
@@ -257,8 +316,8 @@ impl Watcher {
         lock(&self.shared.registry).files.keys().cloned().collect()
     }
 
-    /// Has every watched file examined now and waits for it: what happened to them before the call is recorded, and its callbacks have run. A file without content
-    /// may be half-written; for it this waits until that is decided, up to 1 s.
+    /// Has every watched file examined and waits for it: what happened to them before the call is recorded, and its callbacks have run. For a file that was written
+    /// right before, that takes a quiet time, as always; for one without content, which may be half-written, up to 1 s.
     ///
     /// # Errors
     /// The watcher does not run, the time ran out, or the call was made from inside a callback.
@@ -288,14 +347,12 @@ impl Watcher {
         })
     }
 
-    /// A first look at new files, if the watcher runs; else `start` takes it.
-    fn begin(&self, new: &[Arc<Target>]) {
-        let running = lock(&self.running).is_some();
-        if running {
-            for target in new {
-                self.shared.examine(target, SeenBy::Poll);
-            }
-            self.tell(Msg::Sync);
+    /// Has the engine take the first look at new files, if it runs; else `start` does.
+    fn begin(&self) {
+        let (answer, answered) = mpsc::sync_channel(1);
+        if self.tell(Msg::Sync(Some(answer))) && may_wait() {
+            // An engine that ended meanwhile leaves the first look to the next start.
+            let _ = answered.recv_timeout(self.shared.config.stop_timeout);
         }
     }
 
@@ -329,34 +386,7 @@ fn absolute(path: &Path) -> Result<PathBuf, WatchError> {
     })
 }
 
-/// Watches a file, or every known file of a directory, with a trail at the default place. The watcher is started; keep it, for its drop stops it.
-///
-/// # Errors
-/// As [`Watcher::new`], [`Watcher::watch`], [`Watcher::watch_dir`] and [`Watcher::start`].
-pub fn universal_config_watcher(
-    path: impl AsRef<Path>,
-    callback: impl Fn(&ChangeEvent) + Send + Sync + 'static,
-) -> Result<Watcher, WatchError> {
-    universal_config_watcher_with_config(path, WatcherConfig::default(), callback)
-}
-
-/// As [`universal_config_watcher`], with settings.
-///
-/// # Errors
-/// The same.
-pub fn universal_config_watcher_with_config(
-    path: impl AsRef<Path>,
-    config: WatcherConfig,
-    callback: impl Fn(&ChangeEvent) + Send + Sync + 'static,
-) -> Result<Watcher, WatchError> {
-    let watcher = Watcher::new(config)?;
-    match path.as_ref().is_dir() {
-        true => watcher.watch_dir(path, callback)?,
-        false => watcher.watch(path, callback)?,
-    }
-    watcher.start()?;
-    Ok(watcher)
-}
-
+#[cfg(test)]
+mod engine_tests;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 //! Invariants: a hint is only a reason to look; directories are watched, never files; reading a file causes no hint.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecursiveMode, Watcher as _};
@@ -18,6 +19,39 @@ pub(crate) enum Signal {
 }
 
 pub(crate) type Tell = Box<dyn Fn(Signal) + Send>;
+
+/// Counts the hints on their way to the watcher's thread. A callback may hang while a directory boils: what is too many becomes one rescan, so memory is bounded.
+#[derive(Debug, Default)]
+pub(crate) struct Hints {
+    queued: AtomicUsize,
+    lagging: AtomicBool,
+}
+
+/// Most hints that wait.
+const MAX_HINTS: usize = 10_000;
+
+impl Hints {
+    /// What is to be sent for `signal`, if anything.
+    pub(crate) fn send(&self, signal: Signal) -> Option<Signal> {
+        if self.queued.load(Ordering::Acquire) < MAX_HINTS {
+            self.queued.fetch_add(1, Ordering::AcqRel);
+            return Some(signal);
+        }
+        if self.lagging.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        self.queued.fetch_add(1, Ordering::AcqRel);
+        Some(Signal::Rescan)
+    }
+
+    /// It has arrived. What was left out before a rescan is seen by it.
+    pub(crate) fn taken(&self, signal: &Signal) {
+        if *signal == Signal::Rescan {
+            self.lagging.store(false, Ordering::Release);
+        }
+        self.queued.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 /// Watches directories, each by itself (not what is under its subdirectories).
 pub(crate) trait Source: Send {
@@ -62,6 +96,9 @@ impl Source for Silent {
     fn unwatch(&mut self, _: &Path) {}
 }
 
+#[cfg(test)]
+pub(crate) type Before = Box<dyn FnMut(&Path) + Send>;
+
 /// A source that a test drives.
 #[cfg(test)]
 #[derive(Clone, Default)]
@@ -73,6 +110,8 @@ pub(crate) struct ManualState {
     pub(crate) dirs: std::collections::BTreeSet<PathBuf>,
     pub(crate) tell: Option<Tell>,
     pub(crate) refuse: bool,
+    /// Runs right before a directory is armed.
+    pub(crate) before: Option<Before>,
 }
 
 #[cfg(test)]
@@ -86,6 +125,9 @@ impl Manual {
 impl Source for Manual {
     fn watch(&mut self, dir: &Path) -> Result<(), String> {
         let mut state = self.0.lock().unwrap();
+        if let Some(f) = &mut state.before {
+            f(dir);
+        }
         if state.refuse {
             return Err("refused".into());
         }
@@ -103,6 +145,23 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
     use std::time::Duration;
+
+    #[test]
+    fn too_many_hints_become_one_rescan() {
+        let hints = Hints::default();
+        let touched = || Signal::Touched(vec!["/a".into()]);
+        for _ in 0..MAX_HINTS {
+            assert_eq!(hints.send(touched()), Some(touched()));
+        }
+        assert_eq!(hints.send(touched()), Some(Signal::Rescan));
+        assert_eq!(hints.send(touched()), None);
+        for _ in 0..MAX_HINTS {
+            hints.taken(&touched());
+        }
+        hints.taken(&Signal::Rescan);
+        assert_eq!(hints.send(touched()), Some(touched()));
+        assert!(!hints.lagging.load(Ordering::Acquire));
+    }
 
     #[test]
     fn notify_tells_of_writes_and_not_of_reads() {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
+use super::diff;
 use super::event::ChangeKind;
 use super::format::{Format, ParseError};
 
@@ -17,12 +18,34 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Most bad contents that are remembered.
 const MAX_BAD: usize = 256;
 
+/// Why a file has no good value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// The operating system refused it: a matter of security.
+    Denied,
+    /// It could not be read for another reason, which is named.
+    Unreadable(&'static str),
+    /// It was read and has no value.
+    Unparsable,
+}
+
+impl Trouble {
+    /// The event that tells of it.
+    pub(crate) fn event(self) -> &'static str {
+        match self {
+            Trouble::Denied => "permission_denied",
+            Trouble::Unreadable(_) => "file_unreadable",
+            Trouble::Unparsable => "parse_warning",
+        }
+    }
+}
+
 /// What a look at a file showed.
 #[derive(Clone, Debug)]
 pub(crate) enum Seen {
     Missing,
-    Unreadable(String),
-    TooBig { size: u64, limit: u64 },
+    Unreadable { trouble: Trouble, error: String },
+    TooBig { size: u64, limit: u64, modified: Option<SystemTime> },
     Bytes { bytes: Vec<u8>, modified: Option<SystemTime> },
 }
 
@@ -33,7 +56,7 @@ pub(crate) enum Action {
     Changed(Box<Change>),
     Warning { error: ParseError, sha256: Option<String>, size: u64 },
     Recovered { sha256: String, after: &'static str },
-    Denied { error: String },
+    Unreadable { trouble: Trouble, error: String },
     LookAgain(Duration),
 }
 
@@ -61,7 +84,10 @@ pub(crate) struct FileState {
     good: Option<(Value, String)>,
     /// Bad contents since the last good one.
     bad: BTreeSet<String>,
-    denied: bool,
+    /// The trouble that was told last, until the file is well again.
+    trouble: Option<Trouble>,
+    /// The last look could not read it, for this reason.
+    unread: Option<Trouble>,
     empty_since: Option<Instant>,
 }
 
@@ -73,7 +99,8 @@ impl FileState {
             missing: false,
             good: None,
             bad: BTreeSet::new(),
-            denied: false,
+            trouble: None,
+            unread: None,
             empty_since: None,
         }
     }
@@ -88,8 +115,13 @@ impl FileState {
     }
 
     /// Whether another look must follow before anything can be said.
-    pub(crate) fn undecided(&self) -> bool {
+    #[cfg(test)]
+    fn undecided(&self) -> bool {
         self.empty_since.is_some()
+    }
+
+    pub(crate) fn missing(&self) -> bool {
+        self.missing
     }
 
     /// The first look.
@@ -98,7 +130,7 @@ impl FileState {
         let mut actions = Vec::new();
         let (state, sha256) = match &seen {
             Seen::Missing => ("missing", None),
-            Seen::Unreadable(_) => ("unreadable", None),
+            Seen::Unreadable { .. } => ("unreadable", None),
             Seen::TooBig { .. } => ("unparsable", None),
             Seen::Bytes { bytes, .. } => {
                 let sha256 = crate::writer::sha256_hex(bytes);
@@ -129,16 +161,22 @@ impl FileState {
     pub(crate) fn observe(&mut self, seen: Seen, now: Instant) -> Vec<Action> {
         match seen {
             Seen::Missing => self.gone(),
-            Seen::Unreadable(error) => {
+            Seen::Unreadable { trouble, error } => {
                 self.empty_since = None;
-                if std::mem::replace(&mut self.denied, true) { Vec::new() } else { vec![Action::Denied { error }] }
+                self.trouble = Some(trouble);
+                match self.unread.replace(trouble) == Some(trouble) {
+                    true => Vec::new(),
+                    false => vec![Action::Unreadable { trouble, error }],
+                }
             }
-            Seen::TooBig { size, limit } => {
+            Seen::TooBig { size, limit, modified } => {
                 self.empty_since = None;
+                self.unread = None;
                 let error = ParseError::new(format!(
                     "the file has {size} bytes, and the watcher reads at most {limit}; raise max_file_size"
                 ));
-                self.warn(format!("size {size}"), None, error, size)
+                // Its content is not known, so the time stands for it.
+                self.warn(format!("{size} {modified:?}"), None, error, size)
             }
             Seen::Bytes { bytes, modified } => self.content(&bytes, modified, now),
         }
@@ -146,7 +184,8 @@ impl FileState {
 
     fn gone(&mut self) -> Vec<Action> {
         self.bad.clear();
-        self.denied = false;
+        self.trouble = None;
+        self.unread = None;
         self.empty_since = None;
         if std::mem::replace(&mut self.missing, true) {
             return Vec::new();
@@ -167,10 +206,8 @@ impl FileState {
     fn content(&mut self, bytes: &[u8], modified: Option<SystemTime>, now: Instant) -> Vec<Action> {
         let sha256 = crate::writer::sha256_hex(bytes);
         let size = bytes.len() as u64;
-        let after = if self.denied { "permission_denied" } else { "parse_warning" };
-        let troubled = self.denied || !self.bad.is_empty();
+        self.unread = None;
         if self.half_written(bytes) {
-            self.denied = false;
             if self.bad.contains(&sha256) {
                 return Vec::new();
             }
@@ -182,29 +219,25 @@ impl FileState {
             return self.warn(sha256.clone(), Some(sha256), ParseError::new("the file is empty"), 0);
         }
         self.empty_since = None;
-        if !troubled && !self.missing && self.good.as_ref().is_some_and(|(_, known)| *known == sha256) {
+        if self.trouble.is_none() && !self.missing && self.good.as_ref().is_some_and(|(_, known)| *known == sha256) {
             return Vec::new();
         }
         if self.bad.contains(&sha256) {
-            self.denied = false;
+            self.trouble = Some(Trouble::Unparsable);
             return Vec::new();
         }
         let value = match self.format.parse(bytes) {
             Ok(value) => value,
-            Err(error) => {
-                self.denied = false;
-                return self.warn(sha256.clone(), Some(sha256), error, size);
-            }
+            Err(error) => return self.warn(sha256.clone(), Some(sha256), error, size),
         };
         self.bad.clear();
-        self.denied = false;
         let mut actions = Vec::new();
-        if troubled {
-            actions.push(Action::Recovered { sha256: sha256.clone(), after });
+        if let Some(trouble) = self.trouble.take() {
+            actions.push(Action::Recovered { sha256: sha256.clone(), after: trouble.event() });
         }
         let was_missing = std::mem::replace(&mut self.missing, false);
         let before = self.good.replace((value.clone(), sha256.clone()));
-        if was_missing || before.as_ref().is_none_or(|(old, _)| *old != value) {
+        if was_missing || before.as_ref().is_none_or(|(old, _)| !diff::same(old, &value)) {
             let kind = if was_missing { ChangeKind::Created } else { ChangeKind::Modified };
             let (old, old_sha256) = before.unzip();
             let change = Change { kind, old, new: Some(value), old_sha256, new_sha256: Some(sha256), size, modified };
@@ -214,6 +247,7 @@ impl FileState {
     }
 
     fn warn(&mut self, key: String, sha256: Option<String>, error: ParseError, size: u64) -> Vec<Action> {
+        self.trouble = Some(Trouble::Unparsable);
         if self.bad.len() >= MAX_BAD {
             self.bad.pop_first();
         }
@@ -230,6 +264,10 @@ mod tests {
         Seen::Bytes { bytes: text.as_bytes().to_vec(), modified: None }
     }
 
+    fn unreadable(trouble: Trouble) -> Seen {
+        Seen::Unreadable { trouble, error: "no".into() }
+    }
+
     fn names(actions: &[Action]) -> Vec<String> {
         let name = |a: &Action| match a {
             Action::Started { state, .. } => format!("start {state}"),
@@ -239,7 +277,8 @@ mod tests {
             }
             Action::Warning { .. } => "warning".into(),
             Action::Recovered { after, .. } => format!("recovered {after}"),
-            Action::Denied { .. } => "denied".into(),
+            Action::Unreadable { trouble: Trouble::Denied, .. } => "denied".into(),
+            Action::Unreadable { .. } => "unreadable".into(),
             Action::LookAgain(_) => "again".into(),
         };
         actions.iter().map(name).collect()
@@ -279,7 +318,7 @@ mod tests {
             (bytes("1"), &["recovered parse_warning"]),
             (bytes("{"), &["warning"]),
             (bytes("2"), &["recovered parse_warning", "modified 1 2"]),
-            (Seen::TooBig { size: 9, limit: 5 }, &["warning"]),
+            (Seen::TooBig { size: 9, limit: 5, modified: None }, &["warning"]),
             (Seen::Missing, &["deleted 2 -"]),
         ]);
         run(&[
@@ -295,7 +334,7 @@ mod tests {
 
     #[test]
     fn unreadable_is_told_once_and_recovers() {
-        let denied = || Seen::Unreadable("no".into());
+        let denied = || unreadable(Trouble::Denied);
         run(&[
             (bytes("1"), &["start readable"]),
             (denied(), &["denied"]),
@@ -308,6 +347,37 @@ mod tests {
             (denied(), &["start unreadable", "denied"]),
             (bytes("1"), &["recovered permission_denied", "modified - 1"]),
         ]);
+    }
+
+    #[test]
+    fn every_trouble_has_its_own_event_and_every_recovery_is_told() {
+        let busy = || unreadable(Trouble::Unreadable("too_many_open_files"));
+        let denied = || unreadable(Trouble::Denied);
+        run(&[
+            (bytes("1"), &["start readable"]),
+            (busy(), &["unreadable"]),
+            (busy(), &[]),
+            (denied(), &["denied"]),
+            (busy(), &["unreadable"]),
+            (bytes("1"), &["recovered file_unreadable"]),
+            // Empty in between: it is still the denial that is over.
+            (denied(), &["denied"]),
+            (bytes(""), &["again"]),
+            (bytes("1"), &["recovered permission_denied"]),
+            (denied(), &["denied"]),
+            (bytes(""), &["again"]),
+            (denied(), &["denied"]),
+            (bytes("{"), &["warning"]),
+            (bytes("1"), &["recovered parse_warning"]),
+            (denied(), &["denied"]),
+            (Seen::Missing, &["deleted 1 -"]),
+            (bytes("1"), &["created - 1"]),
+        ]);
+    }
+
+    #[test]
+    fn the_same_canonical_value_is_no_change() {
+        run(&[(bytes("[1]"), &["start readable"]), (bytes("[1.0]"), &[]), (bytes("[1.5]"), &["modified [1.0] [1.5]"])]);
     }
 
     #[test]

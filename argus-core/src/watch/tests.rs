@@ -131,6 +131,8 @@ fn what_is_too_large_is_cut_and_never_silent() {
         assert!(member(i, "new_sha256").is_string());
     }
     assert_eq!(rig.errors.try_iter().count(), 0);
+    // What was cut was not offered whole before.
+    assert_eq!(rig.logger.health().rejected, 0);
     assert_eq!(rig.changes.try_iter().filter(|c| c.record_id.is_some()).count(), 4);
 }
 
@@ -142,6 +144,22 @@ fn secrets_are_in_no_record() {
     rig.watcher.settle(WAIT).unwrap();
     assert_eq!(rig.events("config_change").len(), 1);
     assert!(!rig.trail.lines().concat().contains("s3cret"));
+}
+
+#[test]
+fn secrets_of_a_text_are_in_no_record_and_their_change_is_told() {
+    let rig = Rig::new(config(), "app.env", "DB_PASSWORD=s3cret1\nPORT=1\n");
+    rig.start();
+    for content in ["DB_PASSWORD=s3cret2\nPORT=1\n", "DB_PASSWORD=s3cret2\nPORT=22\n"] {
+        fs::write(rig.dir.join("app.env"), content).unwrap();
+        rig.watcher.settle(WAIT).unwrap();
+    }
+    let records = rig.events("config_change");
+    assert_eq!(records[0]["context"]["diff"], serde_json::json!({"":{"changed":true}}));
+    assert_ne!(records[0]["context"]["old_sha256"], records[0]["context"]["new_sha256"]);
+    assert_eq!(records[1]["new_value"], "DB_PASSWORD=[redacted]\nPORT=22\n");
+    assert!(!rig.trail.lines().concat().contains("s3cret"));
+    assert_eq!(rig.changes.iter().next().unwrap().new.unwrap(), "DB_PASSWORD=s3cret2\nPORT=1\n");
 }
 
 #[test]
@@ -201,4 +219,54 @@ fn the_directories_of_a_new_chain_are_armed_and_those_of_the_old_are_not() {
     let dirs = rig.source.0.lock().unwrap().dirs.clone();
     assert!(dirs.contains(&rig.dir.join("..v2")) && !dirs.contains(&rig.dir.join("..v1")), "{dirs:?}");
     assert_eq!(rig.events("config_change").len(), 1);
+}
+
+#[test]
+fn a_file_that_is_watched_while_the_watcher_runs_is_looked_at_by_its_thread() {
+    let rig = Rig::new(config(), "a.json", "1");
+    rig.start();
+    let (tx, threads) = channel();
+    rig.watcher.error_handler(move |_| tx.send(std::thread::current().name().map(String::from)).unwrap_or(()));
+    rig.logger.close(WAIT);
+    fs::write(rig.dir.join("b.json"), "1").unwrap();
+    rig.watcher.watch(rig.dir.join("b.json"), |_| {}).unwrap();
+    // The refused record of the first look: it was taken before the call returned, and not here.
+    assert_eq!(threads.try_recv().unwrap().as_deref(), Some("argus-watcher"));
+}
+
+#[test]
+fn to_watch_waits_for_a_callback_no_longer_than_stop_would() {
+    let rig = Rig::new(config().stop_timeout(Duration::from_millis(1)), "a.json", "1");
+    let (inside, entered) = channel();
+    let (release, released) = channel::<()>();
+    let released = std::sync::Mutex::new(released);
+    let hangs = move |_: &ChangeEvent| {
+        inside.send(()).unwrap();
+        released.lock().unwrap().recv().unwrap_or(());
+    };
+    rig.watcher.watch(rig.dir.join("a.json"), hangs).unwrap();
+    rig.start();
+    fs::write(rig.dir.join("a.json"), "2").unwrap();
+    rig.source.tell(Signal::Touched(vec![rig.dir.join("a.json")]));
+    entered.recv_timeout(WAIT).unwrap();
+    fs::write(rig.dir.join("b.json"), "1").unwrap();
+    rig.watcher.watch(rig.dir.join("b.json"), |_| {}).unwrap();
+    assert_eq!(rig.events("file_watch_start").len(), 1);
+    assert_eq!(rig.watcher.stop().unwrap_err().kind(), WatchErrorKind::Timeout);
+    let again = rig.watcher.start_with(|_, _| Box::new(Silent)).unwrap_err();
+    assert_eq!(again.kind(), WatchErrorKind::Timeout);
+    release.send(()).unwrap();
+    rig.watcher.settle(WAIT).unwrap();
+    assert_eq!(rig.events("file_watch_start").len(), 2);
+}
+
+#[test]
+fn a_handler_that_panics_ends_nothing() {
+    let rig = Rig::new(config(), "a.json", "1");
+    rig.watcher.error_handler(|_| panic!("the handler"));
+    rig.start();
+    rig.source.tell(Signal::Trouble("lost".into()));
+    fs::write(rig.dir.join("a.json"), "2").unwrap();
+    rig.watcher.settle(WAIT).unwrap();
+    assert_eq!(rig.change().new, Some(2.into()));
 }
