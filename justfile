@@ -39,6 +39,13 @@ python:
 # All property tests at length
 properties cases="20000":
     ARGUS_PROPTEST_CASES={{cases}} cargo test --release -p argus-core --test properties
+# Kills at random moments, as many as it takes
+kills rounds="1000":
+    ARGUS_KILL_ROUNDS={{rounds}} cargo test --release -p argus-core --test killed -- --nocapture
+# The one unsafe file under Miri
+miri:
+    rustup component add miri --toolchain nightly
+    cargo +nightly miri test -p argus-core --lib queue::segment queue::journal
 # The benchmark table
 bench:
     cargo run --release -p argus-bench

@@ -46,6 +46,8 @@ pub(crate) struct State {
     waiting: u32,
     /// The journal's keeper waits for work.
     pub(crate) keeper_idle: bool,
+    /// It is at a file that the queue does not know.
+    pub(crate) keeper_busy: bool,
     /// Somebody waits for a flush: no commit delay now.
     pub(crate) hurry: u32,
 }
@@ -89,6 +91,7 @@ impl Core {
                 sleeping: false,
                 waiting: 0,
                 keeper_idle: false,
+                keeper_busy: false,
                 hurry: 0,
             }),
             work: Condvar::new(),

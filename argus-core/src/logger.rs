@@ -345,7 +345,7 @@ fn prepare(
         owner.queue = QueueKind::Journal.as_str().into();
     }
     let lock = beside.begin(core.writer, &owner)?;
-    for trouble in crate::recover::recover(store, beside, core, identity)? {
+    for trouble in crate::recover::recover(store, beside, core, (identity, service))? {
         core.observers.error(AuditError::Store(Arc::new(trouble)));
     }
     let keeper = reserves.and_then(|()| {

@@ -37,12 +37,14 @@ pub(crate) fn recover(
     store: &mut dyn Store,
     beside: &Beside,
     core: &Core,
-    me: &Identity,
+    me: (&Identity, &str),
 ) -> Result<Vec<TrailError>, TrailError> {
     let mut all =
         beside.scan().map_err(|e| TrailError::io("cannot look for journals beside the trail", &beside.trail, e))?;
     for writer in store.unclosed()? {
-        all.entry(writer).or_default();
+        // Its lock was made before its first record: one that began since the scan has it by now.
+        let lock = beside.lock(writer);
+        all.entry(writer).or_insert_with(|| Found { lock: lock.exists().then_some(lock), ..Found::default() });
     }
     all.remove(&core.writer);
     let mut trouble = Vec::new();
@@ -61,7 +63,7 @@ fn one(
     store: &mut dyn Store,
     beside: &Beside,
     core: &Core,
-    me: &Identity,
+    me: (&Identity, &str),
     writer: WriterId,
     found: &Found,
 ) -> Result<Option<TrailError>, TrailError> {
@@ -72,8 +74,8 @@ fn one(
     // A writer without any record never accepted one either: its `audit_open` comes first.
     if standing.is_some() && !over {
         let owner = owner.or(left.owner.take()).unwrap_or_default();
-        let result = commit(store, core, me, writer, &owner, &mut left);
-        store.act_as(core.writer, "");
+        let result = commit(store, core, me.0, writer, &owner, &mut left);
+        store.act_as(core.writer, me.1);
         result?;
     }
     // Committed: the files have served.

@@ -465,10 +465,17 @@ impl Writer {
         self.abandon(&chunks, error.as_ref());
         if error.is_none() {
             // All that the journal held is committed. With an error the files stay, for the next open to recover.
-            let paths = match &core.lock().queue {
+            let mut state = core.lock();
+            while state.keeper_busy
+                && let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|d| !d.is_zero())
+            {
+                state = core.progress.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
+            }
+            let paths = match &state.queue {
                 Queue::Journal(q) => q.paths(),
                 Queue::Memory(_) => Vec::new(),
             };
+            drop(state);
             paths.iter().for_each(|p| drop(std::fs::remove_file(p)));
             self.lock.take().into_iter().for_each(WriterLock::remove);
         }

@@ -62,7 +62,19 @@ fn another_log_in_its_place_gets_none_of_its_records() {
         assert!(matches!(report.error, Some(AuditError::Store(_)) | Some(AuditError::Timeout)), "{report:?}");
         assert!(matches!(logger.close(WAIT).error, Some(AuditError::Store(_))));
         assert!(matches!(logger.flush(WAIT), Err(AuditError::Store(_))), "what was accepted is not committed");
-        assert_eq!((logger.health().committed, logger.health().lost), (0, 1));
+        // Not lost: it waits in the journal for the log that it belongs to.
+        assert_eq!((logger.health().committed, logger.health().lost, logger.health().queued), (0, 0, 1));
+        let (tell, told) = mpsc::channel();
+        let config = AuditConfig::new(&path).on_error(move |e| drop(tell.send(e.to_string())));
+        close(&AuditLogger::open(config).unwrap());
+        assert!(told.recv_timeout(WAIT).unwrap().contains(".orphan"));
+        assert!(
+            fs::read_dir(dir.0.path()).unwrap().any(|e| e
+                .unwrap()
+                .path()
+                .to_string_lossy()
+                .ends_with(".journal.orphan"))
+        );
         assert!(records(&path).iter().all(|r| r.event != "lost"));
         assert_ok(&path);
     }

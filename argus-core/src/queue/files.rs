@@ -56,6 +56,9 @@ pub(crate) struct Found {
     pub(crate) segments: Vec<PathBuf>,
 }
 
+/// A dead writer's lock and what it says, as far as there is one.
+pub(crate) type TakenOver = (Option<WriterLock>, Option<Owner>);
+
 /// A segment's header, read back.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Header {
@@ -203,7 +206,7 @@ impl Beside {
     }
 
     /// Takes the lock of another writer, if that one is dead. `None`: it lives, or somebody else is at it.
-    pub(crate) fn take_over(&self, found: &Found) -> Result<Option<(Option<WriterLock>, Option<Owner>)>, TrailError> {
+    pub(crate) fn take_over(&self, found: &Found) -> Result<Option<TakenOver>, TrailError> {
         let Some(path) = &found.lock else { return Ok(Some((None, None))) };
         if rustix::fs::lstat(path).is_err() {
             return Ok(None);

@@ -61,6 +61,7 @@ impl Keeper {
                     }
                     let Queue::Journal(q) = &mut state.queue else { return };
                     if let Some(task) = q.task() {
+                        state.keeper_busy = true;
                         break task;
                     }
                     state.keeper_idle = true;
@@ -72,33 +73,33 @@ impl Keeper {
                     }
                 }
             };
-            let (made, counted) = match task {
-                Task::Make => (self.make(), true),
-                Task::Zero(segment, path, true) => match zero(segment, path) {
-                    Some(made) => (Ok(made), true),
-                    // Somebody still reads it: that is its end, too.
-                    None => continue,
-                },
+            let made = match task {
+                Task::Make => self.make().map(Some),
+                // (If somebody still reads it, that is its end, too; nobody does.)
+                Task::Zero(segment, path, true) => Ok(zero(segment, path)),
                 Task::Zero(segment, path, false) => {
                     drop(segment);
                     let _ = std::fs::remove_file(path);
-                    continue;
+                    Ok(None)
                 }
             };
             let mut state = core.lock();
+            state.keeper_busy = false;
             let over = state.closing.is_some() || state.closed;
+            if over {
+                core.progress.notify_all();
+            }
             match (made, &mut state.queue) {
-                (Ok(made), Queue::Journal(q)) if !over => {
+                (Ok(None), _) => {}
+                (Ok(Some(made)), Queue::Journal(q)) if !over => {
                     q.supply(made);
                     core.space.notify_all();
                     told = false;
                 }
                 // Nothing stands in it, and nothing will.
-                (Ok(made), _) => drop(std::fs::remove_file(made.path)),
+                (Ok(Some(made)), _) => drop(std::fs::remove_file(made.path)),
                 (Err(e), Queue::Journal(q)) => {
-                    if counted {
-                        q.failed();
-                    }
+                    q.failed();
                     // Who waits for it must learn that the queue is full.
                     core.space.notify_all();
                     drop(state);

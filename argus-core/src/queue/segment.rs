@@ -63,10 +63,11 @@ impl Drop for Segment {
         if self.mapped {
             // SAFETY: mapped with this length, and nobody holds a pointer into it any more.
             let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.len) };
-            return;
         }
         #[cfg(test)]
-        if let Ok(layout) = std::alloc::Layout::from_size_align(self.len.max(8), 8) {
+        if !self.mapped
+            && let Ok(layout) = std::alloc::Layout::from_size_align(self.len.max(8), 8)
+        {
             // SAFETY: allocated with this layout.
             unsafe { std::alloc::dealloc(self.start.as_ptr(), layout) }
         }
@@ -101,7 +102,7 @@ impl Tail {
     #[allow(unsafe_code)]
     pub(crate) fn append(&mut self, entry: &[u8]) -> bool {
         let Some((length, rest)) = entry.split_first_chunk::<4>() else { return false };
-        if entry.len() > self.room() || entry.len() % 8 != 0 {
+        if entry.len() > self.room() || !entry.len().is_multiple_of(8) {
             return false;
         }
         // SAFETY: `at + entry.len()` is within the segment, and `at` within its 8-byte alignment (mappings are page-aligned, the heap's layout is 8). No `Span` reaches

@@ -38,6 +38,7 @@ pub(crate) enum Closed {
     Recovered = 2,
 }
 
+#[cfg(feature = "sqlite")]
 impl Closed {
     pub(crate) fn from_number(n: i64) -> Self {
         match n {
