@@ -127,6 +127,7 @@ mod reader;
 mod record;
 mod redaction;
 mod sink;
+mod stack;
 mod store;
 mod thread;
 mod time;

@@ -17,6 +17,7 @@ use crate::level::Level;
 use crate::observers::Observation;
 use crate::record::{Json, Record};
 use crate::sink::{OwnedTraceContext, Receipt, State as Fate, Trace};
+use crate::stack::Names;
 use crate::store::{Ends, ForeignRow, Head, Store};
 use crate::time;
 use crate::value::Value;
@@ -40,6 +41,7 @@ pub(crate) struct Writer {
     /// Text of the writer's id.
     writer: String,
     canonical: Vec<u8>,
+    names: Names,
     /// Number, position and checksum of what the last transaction appended.
     sealed: Vec<(u64, u64, Checksum)>,
     /// `created_at` of the last transaction.
@@ -57,6 +59,7 @@ impl Writer {
             identity,
             writer,
             canonical: Vec::new(),
+            names: Names::default(),
             sealed: Vec::new(),
             created_at: String::new(),
             again: false,
@@ -67,6 +70,9 @@ impl Writer {
     pub(crate) fn open(&mut self, event: &AuditEvent<'_>) -> Result<(), TrailError> {
         let mut chunk = Vec::new();
         let core = self.core.clone();
+        if core.config.include_stack {
+            self.names.prepare();
+        }
         let now = core.config.clock.now();
         own_entry(&core, &mut core.lock(), event, now, &mut chunk).map_err(|e| {
             TrailError::new(crate::error::ErrorKind::Config, "the audit_open record cannot be made").because(e)
@@ -253,6 +259,7 @@ impl Writer {
             }
             _ => (None, None),
         };
+        let stack = entry.addresses().and_then(|a| self.names.text(a));
         let writer = std::mem::take(&mut self.writer);
         let fields = Fields {
             timestamp: &timestamp,
@@ -273,7 +280,7 @@ impl Writer {
             outcome: entry.outcome().map(|o| o.as_str()),
             trace_id,
             span_id,
-            stack: None,
+            stack: stack.as_deref(),
             record_id: entry.record_id().encode(&mut id),
             writer: &writer,
             writer_seq: entry.writer_seq(),
@@ -425,7 +432,7 @@ impl Writer {
             outcome: e.outcome(),
             trace_id: ids.map(|i| i.0),
             span_id: ids.map(|i| i.1),
-            stack: None,
+            stack: e.addresses().and_then(|a| self.names.text(a)),
             record_id: e.record_id(),
             writer: self.core.writer,
             writer_seq: e.writer_seq(),
