@@ -13,6 +13,7 @@ use crate::event::AuditEvent;
 use crate::json::{JsonError, JsonWriter, Scratch, Source};
 use crate::redaction::Redaction;
 use crate::sink::{ObserverSet, TraceContext};
+use crate::stack::MAX_STACK;
 use crate::time;
 use crate::value::Value;
 
@@ -62,6 +63,8 @@ pub(crate) struct Call<'a> {
     pub(crate) trace: Option<&'a TraceContext<'a>>,
     pub(crate) observers: ObserverSet,
     pub(crate) own: bool,
+    /// Say where the caller stands.
+    pub(crate) stack: bool,
 }
 
 /// The buffers of a thread.
@@ -175,9 +178,14 @@ fn encode_inner(
     w.text(Part::ActorId, event.actor);
     w.text(Part::Action, event.action);
     w.text(Part::TraceState, call.trace.map(|t| t.trace_state).filter(|t| t.len() <= MAX_TRACE_STATE));
-    w.end();
-
     let size = rules.constant + upper_bound(texts.iter().filter_map(|(_, t)| *t), json_len);
+    // A record that would be refused for the room that its stack may need goes without: the fact matters more.
+    if call.stack && size + MAX_STACK <= MAX_RECORD {
+        let start = w.0.len();
+        crate::stack::capture(w.0);
+        w.part(Part::Stack, start);
+    }
+    w.end();
     if size > MAX_RECORD {
         return Err(AuditError::TooLarge { field: "record".into(), size, limit: MAX_RECORD });
     }

@@ -1,4 +1,10 @@
-//! `AuditConfig`: every setting, its default and the reason for it.
+//! `AuditConfig`: every setting, its default and the reason for it. `config/file.rs` reads it from files, `config/env.rs` from the environment.
+
+mod env;
+mod file;
+mod forms;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,10 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
-use crate::error::AuditError;
+use crate::error::{AuditError, ErrorKind, OpenError, TrailError};
 use crate::level::Level;
 use crate::redaction::Redaction;
 use crate::sink::OwnedTraceContext;
+
+pub(crate) use env::Service;
 
 /// When `log` returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +54,48 @@ pub(crate) type TraceHook = Arc<dyn Fn() -> Option<OwnedTraceContext> + Send + S
 
 /// The settings of a logger. A partly filled one never switches auditing off.
 ///
+/// # Precedence
+///
+/// Code goes before the environment, the environment before a file, a file before the defaults. Whatever is said last counts, so it is said in that order:
+///
+/// ```no_run
+/// # fn main() -> Result<(), argus_core::OpenError> {
+/// use argus_core::{AuditConfig, Level};
+/// let config = AuditConfig::from_file("/etc/shop/audit.yaml")? // or deserialized as a part of the service's own settings, or `default()`
+///     .overlay_env()? //                                          ARGUS_AUDIT_*, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES
+///     .component("checkout"); //                                  what the code insists on
+/// # Ok(()) }
+/// ```
+///
+/// [`from_env`](Self::from_env) is `default().overlay_env()`. Each source changes only the settings that it names. Without `overlay_env` no variable of
+/// `ARGUS_AUDIT_*` is read but `ARGUS_AUDIT_DB`, the place of the unified database, which counts where `output_file` names no trail; and OpenTelemetry's
+/// variables name the service where the configuration does not.
+///
+/// # In a file
+///
+/// It is [`Deserialize`](serde::Deserialize), with the names of the fields, and `durability_from` (a level or `never`) for `committed_from`:
+///
+/// ```
+/// # use argus_core::AuditConfig;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let yaml = "
+/// output_file: /var/lib/shop/audit.db
+/// min_level: warn
+/// durability_from: SECURITY
+/// overflow: {block: 250ms}
+/// queue_bytes: 16MiB
+/// file_mode: \"0640\"
+/// context: {region: eu-1}
+/// ";
+/// let config: AuditConfig = yaml_serde::from_str(yaml)?;
+/// assert!(config.enabled && config.queue_bytes == 16 << 20);
+/// # Ok(()) }
+/// ```
+///
+/// `docs/configuration.md` lists every setting with its name in code, in a file and in the environment.
+///
+/// # In code
+///
 /// ```
 /// use argus_core::{AuditConfig, Durability, Level};
 /// let config = AuditConfig::new("/var/lib/shop/audit.db")
@@ -71,6 +121,9 @@ pub struct AuditConfig {
     pub flush_interval: Duration,
     /// How long the writer lets a group grow after its first record. Default: zero, since the queue is memory.
     pub commit_delay: Duration,
+    /// Records where in the program the caller stood: at most 32 frames, one a line, `function (file:line)`, the innermost first and without Argus's own. The caller
+    /// pays for the walk up its stack (2 to 6 µs), the writer thread finds the names. A program without symbols has addresses only. Default: off.
+    pub include_stack: bool,
     /// Members of every record's context; the event's own go before them. Values are JSON. Default: none.
     pub context: Vec<(String, serde_json::Value)>,
     /// The component of events that name none. Default: `argus`.
@@ -95,6 +148,7 @@ pub struct AuditConfig {
     pub file_mode: u32,
     /// Group (gid) that shares the trail, with a `file_mode` that lets it. Default: none.
     pub group: Option<u32>,
+    pub(crate) from_env: env::FromEnv,
     pub(crate) on_error: Option<OnError>,
     pub(crate) trace_context: Option<TraceHook>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -109,6 +163,7 @@ impl Default for AuditConfig {
             buffer_size: 1000,
             flush_interval: Duration::from_secs(5),
             commit_delay: Duration::ZERO,
+            include_stack: false,
             context: Vec::new(),
             component: "argus".into(),
             service_name: None,
@@ -121,6 +176,7 @@ impl Default for AuditConfig {
             journal: true,
             file_mode: 0o600,
             group: None,
+            from_env: env::FromEnv::default(),
             on_error: None,
             trace_context: None,
             clock: Arc::new(SystemClock),
@@ -132,6 +188,12 @@ impl AuditConfig {
     /// The defaults, with this `output_file`.
     pub fn new(output_file: impl AsRef<Path>) -> Self {
         Self { output_file: output_file.as_ref().to_owned(), ..Self::default() }
+    }
+
+    /// Where the records go; see the field.
+    pub fn output_file(mut self, path: impl AsRef<Path>) -> Self {
+        self.output_file = path.as_ref().to_owned();
+        self
     }
 
     /// Switches auditing off or on.
@@ -159,10 +221,38 @@ impl AuditConfig {
         self
     }
 
-    /// One member of every record's context.
-    pub fn with(mut self, key: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
-        self.context.push((key.into(), value.into()));
+    /// The service's name alone.
+    pub fn service_name(mut self, name: impl Into<String>) -> Self {
+        self.service_name = Some(name.into());
         self
+    }
+
+    /// The service's version.
+    pub fn service_version(mut self, version: impl Into<String>) -> Self {
+        self.service_version = Some(version.into());
+        self
+    }
+
+    /// Which of the service's instances this is.
+    pub fn service_instance(mut self, instance: impl Into<String>) -> Self {
+        self.service_instance = Some(instance.into());
+        self
+    }
+
+    /// One member of every record's context; it takes the place of one with the same key.
+    pub fn with(mut self, key: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
+        let (key, value) = (key.into(), value.into());
+        self.context.retain(|(k, _)| *k != key);
+        self.context.push((key, value));
+        self
+    }
+
+    /// Several members, each as by [`with`](Self::with).
+    pub fn context<K: Into<String>, V: Into<serde_json::Value>>(
+        self,
+        members: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        members.into_iter().fold(self, |c, (k, v)| c.with(k, v))
     }
 
     /// When `log` returns, for events of every level.
@@ -209,7 +299,31 @@ impl AuditConfig {
         self
     }
 
-    /// How long the writer lets a group grow.
+    /// Group (gid) that shares the trail.
+    pub fn group(mut self, gid: u32) -> Self {
+        self.group = Some(gid);
+        self
+    }
+
+    /// How many waiting records end a `commit_delay`.
+    pub fn buffer_size(mut self, records: usize) -> Self {
+        self.buffer_size = records;
+        self
+    }
+
+    /// How often an idle writer looks after adopted rows and gaps. Not zero.
+    pub fn flush_interval(mut self, interval: Duration) -> Self {
+        self.flush_interval = interval;
+        self
+    }
+
+    /// Records where in the program the caller stood.
+    pub fn include_stack(mut self, on: bool) -> Self {
+        self.include_stack = on;
+        self
+    }
+
+    /// How long the writer lets a group grow. At most an hour.
     pub fn commit_delay(mut self, delay: Duration) -> Self {
         self.commit_delay = delay;
         self
@@ -232,6 +346,27 @@ impl AuditConfig {
         self.clock = clock;
         self
     }
+
+    /// Refuses what cannot be meant.
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        let refused = |what: String, help: &'static str| Err(TrailError::new(ErrorKind::Config, what).help(help));
+        if self.component.is_empty() || self.component.contains('\0') {
+            return refused("the configured component is empty or holds NUL".into(), "leave it out for `argus`");
+        }
+        if self.flush_interval.is_zero() {
+            return refused("the configured flush_interval is zero".into(), "leave it out for 5 s");
+        }
+        if self.commit_delay > Duration::from_secs(3600) {
+            return refused("the configured commit_delay is over an hour".into(), "leave it out for none");
+        }
+        if !forms::mode_is_sound(self.file_mode) {
+            return refused(
+                format!("the configured file_mode {:#o} cannot be a trail's", self.file_mode),
+                "0o600, 0o640, 0o644, 0o660 and 0o664 are sound: the owner reads and writes, nobody executes, not everybody writes",
+            );
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Debug for AuditConfig {
@@ -246,6 +381,7 @@ impl fmt::Debug for AuditConfig {
             .field("committed_from", &self.committed_from)
             .field("overflow", &self.overflow)
             .field("queue_bytes", &self.queue_bytes)
+            .field("include_stack", &self.include_stack)
             .finish_non_exhaustive()
     }
 }

@@ -197,7 +197,13 @@ impl Core {
             },
         };
         let trace = trace.filter(|t| t.trace_id != [0; 16] && t.span_id != [0; 8]);
-        let call = Call { now, trace: trace.as_ref(), observers: carrier.observers, own: false };
+        let call = Call {
+            now,
+            trace: trace.as_ref(),
+            observers: carrier.observers,
+            own: false,
+            stack: self.config.include_stack,
+        };
         let result = accept::with_buffers(|buffers| {
             accept::encode(event, &self.rules, &call, buffers)?;
             self.enqueue(&mut buffers.entry, now, carrier.caller, ack)
@@ -456,7 +462,7 @@ pub(crate) fn own_entry(
     now: SystemTime,
     out: &mut Vec<u8>,
 ) -> Result<(), AuditError> {
-    let call = Call { now, trace: None, observers: Default::default(), own: true };
+    let call = Call { now, trace: None, observers: Default::default(), own: true, stack: false };
     accept::with_buffers(|buffers| {
         accept::encode(event, &core.rules, &call, buffers)?;
         state.last_seq += 1;

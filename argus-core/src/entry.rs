@@ -21,9 +21,11 @@ pub(crate) enum Part {
     ActorId,
     Action,
     TraceState,
+    /// Addresses, eight bytes each, of the process that wrote the entry; no text.
+    Stack,
 }
 
-const PARTS: usize = 10;
+const PARTS: usize = 11;
 const LEN: usize = 0;
 const SEQ: usize = 4;
 const ID: usize = 12;
@@ -240,15 +242,22 @@ impl<'a> Entry<'a> {
             trace_state: self.text(Part::TraceState).unwrap_or_default(),
         })
     }
+    /// The frames of the caller, the innermost first.
+    pub(crate) fn addresses(&self) -> Option<impl Iterator<Item = u64> + use<'a>> {
+        let (addresses, _) = self.bytes_of(Part::Stack)?.as_chunks();
+        Some(addresses.iter().copied().map(u64::from_le_bytes))
+    }
     pub(crate) fn text(&self, part: Part) -> Option<&'a str> {
+        // Only text was ever put in.
+        std::str::from_utf8(self.bytes_of(part)?).ok()
+    }
+    fn bytes_of(&self, part: Part) -> Option<&'a [u8]> {
         let len = |i: usize| u32::from_le_bytes(get(self.bytes, LENGTHS + 4 * i));
         let mine = len(part as usize);
         if mine == ABSENT {
             return None;
         }
         let before: usize = (0..part as usize).map(len).filter(|l| *l != ABSENT).map(|l| l as usize).sum();
-        let bytes = self.bytes.get(HEAD + before..HEAD + before + mine as usize)?;
-        // Only text was ever put in.
-        std::str::from_utf8(bytes).ok()
+        self.bytes.get(HEAD + before..HEAD + before + mine as usize)
     }
 }

@@ -128,6 +128,7 @@ mod record;
 mod recover;
 mod redaction;
 mod sink;
+mod stack;
 mod store;
 mod thread;
 mod time;

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::accept::{self, Rules};
-use crate::config::AuditConfig;
+use crate::config::{self, AuditConfig};
 use crate::core::Core;
 use crate::error::{AuditError, ErrorKind, OpenError, TrailError};
 use crate::event::AuditEvent;
@@ -68,8 +68,11 @@ impl AuditLogger {
         let service = Service::of(&config);
         if !config.enabled {
             let core = Arc::new(Core::new(config, Rules::empty(), writer));
-            core.lock().closed = true;
-            core.observers.end();
+            let mut state = core.lock();
+            state.closed = true;
+            state.ledger.health.degraded = core.config.switched_off_by_env();
+            drop(state);
+            tell_why_off(&core);
             return Ok(Self { core: core.clone(), handle: Arc::new(Handle { core, location: None }) });
         }
         let mut location = locate(&config.output_file)?;
@@ -130,12 +133,9 @@ impl AuditLogger {
             process_id: std::process::id().into(),
             process_name: process_name(),
         };
+        config.check()?;
         let context = accept::prepare_context(&config.context, &config.redaction)
             .map_err(|e| TrailError::new(ErrorKind::Config, "the configured context cannot be recorded").because(e))?;
-        if config.component.is_empty() || config.component.contains('\0') {
-            return Err(TrailError::new(ErrorKind::Config, "the configured component is empty or holds NUL")
-                .help("leave it out for `argus`"));
-        }
         let constant =
             crate::json::escaped_len(&identity.original_output_file) + crate::json::escaped_len(&identity.process_name);
         let rules =
@@ -226,6 +226,7 @@ impl AuditLogger {
             core.observers.close();
             return Err(e);
         }
+        core.config.notices().into_iter().for_each(|n| core.observers.error(n));
         if redirected {
             core.observers.error(AuditError::Invalid {
                 field: "output_file".into(),
@@ -362,6 +363,21 @@ fn prepare(
     Ok((keeper, Some(lock)))
 }
 
+/// A logger that is off has no threads; what its user must hear of is worth a short one.
+fn tell_why_off(core: &Arc<Core>) {
+    let notices = core.config.notices();
+    core.observers.close();
+    if notices.is_empty() {
+        return core.observers.end();
+    }
+    notices.into_iter().for_each(|n| core.observers.error(n));
+    let for_observers = core.clone();
+    let told = std::thread::Builder::new().name("argus-observer".into()).spawn(move || for_observers.observers.run());
+    if told.is_err() {
+        core.observers.end();
+    }
+}
+
 struct Service {
     name: String,
     version: Option<String>,
@@ -371,19 +387,10 @@ struct Service {
 impl Service {
     /// The configuration, else the environment variables of OpenTelemetry, else the program's name.
     fn of(config: &AuditConfig) -> Self {
-        let attributes = std::env::var("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
-        let attribute = |key: &str| {
-            attributes
-                .split(',')
-                .filter_map(|kv| kv.split_once('='))
-                .find(|(k, _)| k.trim() == key)
-                .map(|(_, v)| v.trim().to_owned())
-        };
-        let env = std::env::var("OTEL_SERVICE_NAME").ok().filter(|v| !v.is_empty());
-        let name =
-            config.service_name.clone().or(env).or_else(|| attribute("service.name")).unwrap_or_else(process_name);
-        let version = config.service_version.clone().or_else(|| attribute("service.version")).filter(|v| !v.is_empty());
-        let instance = config.service_instance.clone().or_else(|| attribute("service.instance.id"));
+        let env = config::Service::of(&|name| std::env::var_os(name));
+        let name = config.service_name.clone().or(env.name).unwrap_or_else(process_name);
+        let version = config.service_version.clone().or(env.version).filter(|v| !v.is_empty());
+        let instance = config.service_instance.clone().or(env.instance);
         Service { name: name.replace('\0', "\u{fffd}"), version, instance }
     }
 }

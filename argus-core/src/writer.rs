@@ -19,6 +19,7 @@ use crate::queue::files::WriterLock;
 use crate::queue::{Chunk, Queue, QueueKind, Room};
 use crate::record::{Json, Record};
 use crate::sink::{OwnedTraceContext, Receipt, State as Fate, Trace};
+use crate::stack::Names;
 use crate::store::{Closed, Ends, ForeignRow, Head, Store};
 use crate::time;
 use crate::value::Value;
@@ -43,6 +44,7 @@ pub(crate) struct Writer {
     /// Text of the writer's id.
     writer: String,
     canonical: Vec<u8>,
+    names: Names,
     /// Number, position and checksum of what the last transaction appended.
     sealed: Vec<(u64, u64, Checksum)>,
     /// `created_at` of the last transaction.
@@ -62,6 +64,7 @@ impl Writer {
             identity,
             writer,
             canonical: Vec::new(),
+            names: Names::default(),
             sealed: Vec::new(),
             created_at: String::new(),
             again: false,
@@ -78,6 +81,9 @@ impl Writer {
     pub(crate) fn open(&mut self, event: &AuditEvent<'_>) -> Result<(), TrailError> {
         let mut chunk = Vec::new();
         let core = self.core.clone();
+        if core.config.include_stack {
+            self.names.prepare();
+        }
         let now = core.config.clock.now();
         own_entry(&core, &mut core.lock(), event, now, &mut chunk).map_err(|e| {
             TrailError::new(crate::error::ErrorKind::Config, "the audit_open record cannot be made").because(e)
@@ -268,8 +274,9 @@ impl Writer {
     }
 
     fn insert(&mut self, head: &mut Head, entry: &Entry<'_>, created_at: &str) -> Result<(), TrailError> {
-        let Self { store, canonical, sealed, identity, writer, .. } = self;
-        seal_entry(&mut **store, canonical, sealed, head, entry, created_at, identity, writer)
+        let Self { store, canonical, sealed, identity, writer, names, .. } = self;
+        let stack = entry.addresses().and_then(|a| names.text(a));
+        seal_entry(&mut **store, canonical, sealed, head, entry, created_at, (identity, writer, stack.as_deref()))
     }
 
     /// A record of the log writer with nothing but a context.
@@ -396,7 +403,7 @@ impl Writer {
             outcome: e.outcome(),
             trace_id: ids.map(|i| i.0),
             span_id: ids.map(|i| i.1),
-            stack: None,
+            stack: e.addresses().and_then(|a| self.names.text(a)),
             record_id: e.record_id(),
             writer: self.core.writer,
             writer_seq: e.writer_seq(),
@@ -539,8 +546,7 @@ pub(crate) fn seal_entry(
     head: &mut Head,
     entry: &Entry<'_>,
     created_at: &str,
-    identity: &Identity,
-    writer: &str,
+    (identity, writer, stack): (&Identity, &str, Option<&str>),
 ) -> Result<(), TrailError> {
     let (mut id, mut trace, mut span) = ([0; 36], [0; 32], [0; 16]);
     let (secs, nanos) = entry.time();
@@ -571,7 +577,7 @@ pub(crate) fn seal_entry(
         outcome: entry.outcome().map(|o| o.as_str()),
         trace_id,
         span_id,
-        stack: None,
+        stack,
         record_id: entry.record_id().encode(&mut id),
         writer,
         writer_seq: entry.writer_seq(),

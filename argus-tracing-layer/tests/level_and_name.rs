@@ -69,3 +69,14 @@ fn the_name_field_is_text_of_any_type() {
     let line = record(|| event!(name: "explicit", Level::INFO, audit.event = ""));
     assert_eq!((&line["event"], &line["context"]), (&json!("explicit"), &json!({"audit.event": ""})));
 }
+
+/// With `include_stack`, the layer and `tracing` are no part of the stack.
+#[test]
+fn the_stack_begins_where_the_event_is() {
+    let trail = Trail::with(AuditConfig::default().include_stack(true));
+    trail.run(|| info!(audit = true));
+    let record = trail.one("event");
+    let stack = record["stack"].as_str().unwrap();
+    let first = stack.lines().next().unwrap();
+    assert!(first.contains("level_and_name.rs:") && stack.contains("the_stack_begins_where_the_event_is"), "{stack}");
+}

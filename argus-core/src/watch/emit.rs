@@ -324,8 +324,13 @@ impl Shared {
     fn fits(&self, event: &AuditEvent<'_>) -> bool {
         let redaction = self.config.audit.redaction.clone();
         let rules = Rules { redaction, constant: SINK_ADDS, ..Rules::empty() };
-        let call =
-            Call { now: self.config.audit.clock.now(), trace: None, observers: ObserverSet::default(), own: false };
+        let call = Call {
+            now: self.config.audit.clock.now(),
+            trace: None,
+            observers: ObserverSet::default(),
+            own: false,
+            stack: false,
+        };
         accept::with_buffers(|buffers| accept::encode(event, &rules, &call, buffers)).is_ok()
     }
 
