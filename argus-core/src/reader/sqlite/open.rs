@@ -24,7 +24,7 @@ pub(super) struct State {
 impl State {
     /// Whether the file is open as immutable and is not what it was any more.
     pub(super) fn is_stale(&self, path: &Path) -> bool {
-        self.stamp.is_some_and(|before| stamp(path) != Some(before) || beside(path, "-wal").exists())
+        self.stamp.is_some_and(|before| stamp(path) != Some(before) || has_wal(path))
     }
 }
 
@@ -41,6 +41,11 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut p = path.as_os_str().to_owned();
     p.push(suffix);
     p.into()
+}
+
+/// Whether something may stand in a `-wal`. An empty one may stay behind: power was lost between its last checkpoint and its removal.
+fn has_wal(path: &Path) -> bool {
+    std::fs::metadata(beside(path, "-wal")).is_ok_and(|m| m.len() > 0)
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {
@@ -63,11 +68,10 @@ fn uri(path: &Path, options: &str) -> String {
 pub(super) fn connect(path: &Path) -> Result<State, TrailError> {
     let err = |e| error("cannot open the audit database for reading", path, e);
     let full = path.canonicalize().map_err(|e| TrailError::io("cannot resolve the trail's path", path, e))?;
-    let wal = std::fs::metadata(beside(&full, "-wal")).is_ok_and(|m| m.len() > 0);
     let mut copy = None;
     let (target, options, watched) = if beside(&full, "-shm").exists() {
         (full.clone(), "mode=ro&readonly_shm=1", None)
-    } else if wal {
+    } else if has_wal(&full) {
         let private = private_copy(&full)?;
         let target = private.0.join("trail.db");
         copy = Some(private);
