@@ -39,6 +39,9 @@ python:
 # All property tests at length
 properties cases="20000":
     ARGUS_PROPTEST_CASES={{cases}} cargo test --release -p argus-core --test properties
+# Power loss at so many moments for each test, with rates
+power-loss images="20000":
+    ARGUS_POWERLOSS_IMAGES={{images}} cargo test --release -p argus-powerloss -- --nocapture --test-threads=1
 # The benchmark table
 bench:
     cargo run --release -p argus-bench
