@@ -47,6 +47,9 @@ miri:
     rustup component add miri --toolchain nightly
     cargo +nightly miri test -p argus-core --lib queue::segment
     cargo +nightly miri test -p argus-core --lib queue::journal
+# Power loss at so many moments for each test, with rates
+power-loss images="20000":
+    ARGUS_POWERLOSS_IMAGES={{images}} cargo test --release -p argus-powerloss -- --nocapture --test-threads=1
 # The benchmark table
 bench:
     cargo run --release -p argus-bench

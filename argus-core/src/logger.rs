@@ -345,16 +345,22 @@ fn prepare(
     if reserves.is_ok() {
         owner.queue = QueueKind::Journal.as_str().into();
     }
-    let lock = beside.begin(core.writer, &owner)?;
+    let mut lock = beside.begin(core.writer, &owner)?;
     for trouble in crate::recover::recover(store, beside, core, (identity, service))? {
         core.observers.error(AuditError::Store(Arc::new(trouble)));
     }
     let keeper = reserves.and_then(|()| {
-        let made = Keeper::begin(beside.clone(), (log_id, core.writer), owner, core.config.queue_bytes);
+        let made = Keeper::begin(beside.clone(), (log_id, core.writer), owner.clone(), core.config.queue_bytes);
         let (keeper, queue) = made.map_err(|e| e.to_string())?;
         core.use_journal(queue);
         Ok(keeper)
     });
+    if keeper.is_err() && owner.queue != QueueKind::Memory.as_str() {
+        // Whoever recovers this writer must know that its queue could lose.
+        owner.queue = QueueKind::Memory.as_str().into();
+        let fail = |e| TrailError::io("cannot write the writer's lock file", &beside.lock(core.writer), e);
+        lock.rewrite(&owner).map_err(fail)?;
+    }
     if let Err(why) = &keeper
         && core.config.journal
     {

@@ -234,11 +234,8 @@ fn commit(
             let torn = entries.torn.map(|p| files::aside(p, ".torn").to_string_lossy().into_owned());
             let torn = torn.as_ref().map(|t| ("journal_torn", Value::from(t.as_str())));
             tell("audit_recovered", &recovered.into_iter().chain(torn).collect::<Vec<_>>())?;
-            if owner.queue != "journal" {
-                tell(
-                    "audit_gap",
-                    &[("first", (last + 1).into()), ("reason", Value::from("process_died")), ("writer", id)],
-                )?;
+            if let Some(reason) = owner.may_have_lost() {
+                tell("audit_gap", &[("first", (last + 1).into()), ("reason", Value::from(reason)), ("writer", id)])?;
             }
         }
         let closed = if more { Closed::No } else { Closed::Recovered };

@@ -145,3 +145,25 @@ fn a_tampered_created_at_does_not_live_on() {
         sql(&path).query_row("SELECT count(*) FROM audit_events WHERE created_at = 'zzzz'", [], |r| r.get(0)).unwrap();
     assert_eq!(wrong, 1);
 }
+
+#[test]
+fn a_copy_with_an_empty_wal_is_read() {
+    // Left behind by a power cut between the last checkpoint and the removal of the -wal.
+    let dir = Dir::new();
+    let path = dir.path("t.db");
+    close(&open(&path));
+    std::fs::write(dir.path("t.db-wal"), "").unwrap();
+    assert_ok(&path);
+    assert_eq!(records(&path).len(), 2);
+}
+
+#[test]
+fn zeros_alone_are_nobodys_jsonl_file() {
+    // A length that reached the disk before its bytes.
+    let dir = Dir::new();
+    let path = dir.path("t.jsonl");
+    std::fs::write(&path, [0; 700]).unwrap();
+    close(&open(&path));
+    assert_ok(&path);
+    assert_eq!(std::fs::read(dir.path("t.jsonl.torn")).unwrap().len(), 701);
+}

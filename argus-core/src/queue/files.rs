@@ -81,6 +81,22 @@ impl Owner {
         }
     }
 
+    fn line(&self) -> Vec<u8> {
+        let mut line = serde_json::to_vec(self).unwrap_or_default();
+        line.push(b'\n');
+        line
+    }
+
+    /// Why what that process had accepted may not all be in its journal: it had none, or the machine stopped, and mapped pages that were not written yet are gone.
+    pub(crate) fn may_have_lost(&self) -> Option<&'static str> {
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        match self.queue.as_str() {
+            "journal" if self.boot_id == boot_id.trim() && !self.boot_id.is_empty() => None,
+            "journal" => Some("machine_restarted"),
+            _ => Some("process_died"),
+        }
+    }
+
     /// Whether that process is certainly gone, although somebody (a child that it forked) holds its lock.
     fn is_gone(&self) -> bool {
         let here = Self::of_this_process();
@@ -200,9 +216,8 @@ impl Beside {
         let fail = |e: std::io::Error| TrailError::io("cannot make the writer's lock file", &path, e);
         let mut file = self.create(&path).map_err(fail)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| fail(e.into()))?;
-        serde_json::to_writer(&file, owner).map_err(|e| fail(e.into()))?;
-        file.write_all(b"\n").map_err(fail)?;
-        Ok(WriterLock { _file: file, path })
+        file.write_all(&owner.line()).map_err(fail)?;
+        Ok(WriterLock { file, path })
     }
 
     /// Takes the lock of another writer, if that one is dead. `None`: it lives, or somebody else is at it.
@@ -237,7 +252,7 @@ impl Beside {
         if place::identity(path).ok() != place::identity_of(&file) {
             return Ok(None);
         }
-        Ok(Some((Some(WriterLock { _file: file, path: path.clone() }), owner)))
+        Ok(Some((Some(WriterLock { file, path: path.clone() }), owner)))
     }
 }
 
@@ -250,11 +265,17 @@ fn split_name(rest: &[u8]) -> Option<(WriterId, &str)> {
 /// A lock that is held.
 #[derive(Debug)]
 pub(crate) struct WriterLock {
-    _file: File,
+    file: File,
     path: PathBuf,
 }
 
 impl WriterLock {
+    /// Says something else of its owner.
+    pub(crate) fn rewrite(&mut self, owner: &Owner) -> std::io::Result<()> {
+        self.file.set_len(0)?;
+        std::os::unix::fs::FileExt::write_all_at(&self.file, &owner.line(), 0)
+    }
+
     /// Removes the file; the writer is closed or recovered.
     pub(crate) fn remove(self) {
         let _ = std::fs::remove_file(&self.path);
@@ -349,6 +370,10 @@ mod tests {
         bytes[8] = 1;
         bytes[41] ^= 1;
         assert_eq!(read_header(&bytes, path).unwrap_err().kind(), ErrorKind::Damaged);
+        let journal = Owner { queue: "journal".into(), ..owner.clone() };
+        assert_eq!(journal.may_have_lost(), None);
+        assert_eq!(Owner { boot_id: "another".into(), ..journal }.may_have_lost(), Some("machine_restarted"));
+        assert_eq!(Owner::default().may_have_lost(), Some("process_died"));
         assert!(Owner { started: 1, ..owner.clone() }.is_gone());
         assert!(!Owner { started: 1, boot_id: "another".into(), ..owner }.is_gone());
     }

@@ -1,5 +1,5 @@
 //! A run of bytes that one side appends to while the other reads what stands already: a mapped file, or heap in tests. The only `unsafe` of this crate
-//! (ADR 11): what is written through [`Tail`] and what is read through [`Span`] never overlap, and both hold an `Arc` of the segment, so that [`Segment::bytes_mut`]
+//! (ADR 12): what is written through [`Tail`] and what is read through [`Span`] never overlap, and both hold an `Arc` of the segment, so that [`Segment::bytes_mut`]
 //! needs that there is neither.
 
 use std::io;

@@ -84,9 +84,7 @@ impl JsonlStore {
         }
         // The name of a new file must survive power loss as well as its bytes.
         if let Some(dir) = path.parent() {
-            File::open(dir)
-                .and_then(|d| d.sync_all())
-                .map_err(|e| TrailError::io("cannot sync the trail's directory", dir, e))?;
+            place::sync_directory(dir)?;
         }
         Ok(Self {
             file,
@@ -140,8 +138,10 @@ fn read_tail(
             if n > crate::line::MAX_LINE {
                 return Err(not_ours(path, "a line is longer than any record"));
             }
-            // All there is, and not the beginning of a record: the file of some other program, which ends without a line end.
-            if offset == 0 && !BEGINNING.starts_with(&line[..n.min(BEGINNING.len())]) {
+            // All there is, and not the beginning of a record: the file of some other program, which ends without a line end. Zeros are nobody's: a length that
+            // reached the disk before its bytes.
+            let zeros = line.iter().all(|b| *b == 0);
+            if offset == 0 && !zeros && !BEGINNING.starts_with(&line[..n.min(BEGINNING.len())]) {
                 return Err(not_ours(path, "it does not begin with an audit_segment record"));
             }
             heal(file, path, offset, &line, findings)?;

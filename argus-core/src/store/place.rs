@@ -1,7 +1,7 @@
 //! Making and checking the files of a trail, before anybody opens them: owner, mode, links, kind of file system. Existing database files are looked at, never
 //! opened, since closing any descriptor of one drops SQLite's locks.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::io::ErrorKind as Io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -32,12 +32,17 @@ pub(crate) fn prepare(path: &Path, access: Access) -> Result<(PathBuf, bool), Tr
         dir_mode |= 0o2000;
     }
     if !dir.exists() {
+        let new: Vec<&Path> = dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
         DirBuilder::new()
             .recursive(true)
             .mode(dir_mode)
             .create(dir)
             .map_err(|e| TrailError::io("cannot make the trail's directory", dir, e))?;
         set_access(dir, dir_mode, access.group)?;
+        // A committed record is lost with the name of a directory above it: new names are synced, the outermost first.
+        for d in new.into_iter().rev() {
+            sync_directory(d.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+        }
     }
     let dir = dir.canonicalize().map_err(|e| TrailError::io("cannot resolve the trail's directory", dir, e))?;
     let meta =
@@ -80,6 +85,11 @@ pub(crate) fn prepare(path: &Path, access: Access) -> Result<(PathBuf, bool), Tr
         }
         Err(e) => Err(TrailError::io("cannot make the trail's file", &file, e.into())),
     }
+}
+
+/// Makes the names in a directory survive power loss.
+pub(crate) fn sync_directory(dir: &Path) -> Result<(), TrailError> {
+    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| TrailError::io("cannot sync the trail's directory", dir, e))
 }
 
 /// Device and number of a file.

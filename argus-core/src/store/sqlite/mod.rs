@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
+use rusqlite::ffi::SQLITE_READONLY_ROLLBACK;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ToSql};
 
@@ -171,13 +172,23 @@ impl SqliteStore {
         if rustix::fs::stat(&self.path).is_ok_and(|s| s.st_size == 0) {
             return Ok(());
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-            | OpenFlags::SQLITE_OPEN_NOFOLLOW
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX
-            | OpenFlags::SQLITE_OPEN_EXRESCODE;
-        let mut conn = Connection::open_with_flags(&self.path, flags).map_err(&err)?;
-        conn.busy_handler(Some(busy)).map_err(&err)?;
-        match schema::kind(&conn).map_err(&err)? {
+        let look = |access: OpenFlags| -> rusqlite::Result<schema::Kind> {
+            let flags = access
+                | OpenFlags::SQLITE_OPEN_NOFOLLOW
+                | OpenFlags::SQLITE_OPEN_NO_MUTEX
+                | OpenFlags::SQLITE_OPEN_EXRESCODE;
+            let mut conn = Connection::open_with_flags(&self.path, flags)?;
+            conn.busy_handler(Some(busy))?;
+            schema::kind(&conn)
+        };
+        let kind = match look(OpenFlags::SQLITE_OPEN_READ_ONLY) {
+            // Power was lost while the database was made: what it is shows only after the rollback, which any program that opens it does.
+            Err(e) if e.sqlite_error().is_some_and(|e| e.extended_code == SQLITE_READONLY_ROLLBACK) => {
+                look(OpenFlags::SQLITE_OPEN_READ_WRITE)
+            }
+            kind => kind,
+        };
+        match kind.map_err(&err)? {
             // Another process is about to make it.
             schema::Kind::Empty => Ok(()),
             kind => schema::check_kind(&kind, &self.path),
