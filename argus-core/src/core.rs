@@ -17,6 +17,7 @@ use crate::id::{RecordId, WriterId};
 use crate::level::Level;
 use crate::observers::Observers;
 use crate::pending::{Completer, Pending, Waiter};
+use crate::queue::segment::ForkMark;
 use crate::queue::{Queue, QueueKind, Room};
 use crate::sink::{Caller, Carrier, CloseReport, LossReason, Trace};
 use crate::thread;
@@ -73,6 +74,7 @@ pub(crate) struct Core {
     pub(crate) writer: WriterId,
     /// Random part of this writer's record ids.
     id_seed: u128,
+    mark: Option<ForkMark>,
 }
 
 impl Core {
@@ -104,10 +106,17 @@ impl Core {
             journal: AtomicBool::new(false),
             observers: Observers::new(config.on_error.clone()),
             id_seed: u128::from_be_bytes(WriterId::random().0),
+            mark: ForkMark::new(),
             rules,
             config,
             writer,
         }
+    }
+
+    /// A forked child has no writer thread, and whoever held the lock at the fork holds it there for ever: nothing below may be touched.
+    #[inline]
+    pub(crate) fn forked(&self) -> bool {
+        self.mark.as_ref().is_some_and(ForkMark::in_a_child)
     }
 
     /// A panic under the lock is impossible by construction; if it happened all the same, the counters are still numbers.
@@ -177,6 +186,9 @@ impl Core {
         carrier: &Carrier<'_>,
         ack: bool,
     ) -> Result<(RecordId, Option<Pending>), AuditError> {
+        if self.forked() {
+            return Err(AuditError::Forked);
+        }
         let now = self.config.clock.now();
         let hook;
         let trace = match (event.trace, carrier.trace) {
@@ -306,6 +318,9 @@ impl Core {
     }
 
     pub(crate) fn lose(&self, reason: LossReason, count: u64, now: SystemTime) {
+        if self.forked() {
+            return;
+        }
         let mut state = self.lock();
         state.ledger.lost(reason, count, now);
         // A gap record is due: the writer makes it.
@@ -330,6 +345,9 @@ impl Core {
     }
 
     pub(crate) fn flush(&self, timeout: Duration) -> Result<(), AuditError> {
+        if self.forked() {
+            return Err(AuditError::Forked);
+        }
         let until = Instant::now() + timeout.min(Duration::from_secs(86_400 * 365));
         let mut state = self.lock();
         let target = state.last_seq;
@@ -355,6 +373,9 @@ impl Core {
     }
 
     pub(crate) fn unsubscribe(&self, id: crate::sink::ObserverId) {
+        if self.forked() {
+            return;
+        }
         let (last, done) = {
             let state = self.lock();
             (state.last_seq, state.done_seq)
@@ -396,6 +417,9 @@ impl Core {
     }
 
     pub(crate) fn close(&self, timeout: Duration) -> CloseReport {
+        if self.forked() {
+            return CloseReport { error: Some(AuditError::Forked), ..CloseReport::default() };
+        }
         let until = Instant::now() + timeout.min(Duration::from_secs(86_400 * 365));
         let mut state = self.lock();
         let already_closed = state.closing.is_some() || state.closed;
@@ -430,6 +454,9 @@ impl Core {
     }
 
     pub(crate) fn health(&self) -> Health {
+        if self.forked() {
+            return Health { closed: true, degraded: Some(AuditError::Forked.to_string()), ..Health::default() };
+        }
         let mut health = {
             let state = self.lock();
             let mut h = state.ledger.health.clone();

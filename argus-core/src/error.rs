@@ -54,6 +54,8 @@ pub enum AuditError {
         /// Why.
         reason: Arc<str>,
     },
+    /// This process was forked from the one that opened the logger; nothing was recorded.
+    Forked,
     /// Sixty-four observers are subscribed already.
     TooManyObservers,
     /// The record was accepted and then lost; a gap record or `health()` says why.
@@ -91,6 +93,9 @@ impl fmt::Display for AuditError {
             AuditError::NoJournal { reason } => {
                 write!(f, "accepted records wait in memory, not in a journal, and die with the process: {reason}")
             }
+            AuditError::Forked => {
+                f.write_str("this process was forked from the one that opened the audit trail, and has no writer; open a logger of its own here (for SQLite: in a new program, after exec)")
+            }
             AuditError::TooManyObservers => f.write_str("64 observers are subscribed already; unsubscribe one first"),
             AuditError::Lost => {
                 f.write_str("the record was accepted and then lost; health() and an audit_gap record say why")
@@ -115,6 +120,8 @@ impl Error for AuditError {
 pub enum ErrorKind {
     /// The file or directory does not exist.
     NotFound,
+    /// This process was forked from one that uses SQLite.
+    Forked,
     /// The file is no longer the one that was opened.
     Replaced,
     /// The operating system refuses access.

@@ -112,6 +112,8 @@ mod error;
 mod event;
 mod ext;
 mod filter;
+#[cfg(feature = "sqlite")]
+mod fork;
 mod form;
 mod health;
 mod id;

@@ -289,6 +289,9 @@ impl AuditSink for AuditLogger {
     }
 
     fn subscribe(&self, observer: Arc<dyn CommitObserver>) -> Result<ObserverId, AuditError> {
+        if self.core.forked() {
+            return Err(AuditError::Forked);
+        }
         self.core.observers.subscribe(observer)
     }
 

@@ -29,6 +29,9 @@ const FOREIGN: usize = 500;
 /// Pauses after a failed transaction: doubled each time between these.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
+/// Between two records that the queue is nearly full.
+const HIGH_WATER_PAUSE: Duration = Duration::from_secs(60);
+
 /// What every record of this process says.
 #[derive(Clone)]
 pub(crate) struct Identity {
@@ -49,6 +52,8 @@ pub(crate) struct Writer {
     sealed: Vec<(u64, u64, Checksum)>,
     /// `created_at` of the last transaction.
     created_at: String,
+    /// When `queue_high_water` was last said.
+    high_water: Option<Instant>,
     /// That one failed: tried again, its batch gets the same bytes.
     again: bool,
     /// Held while this writer lives; its file goes when it is closed.
@@ -68,6 +73,7 @@ impl Writer {
             sealed: Vec::new(),
             created_at: String::new(),
             again: false,
+            high_water: None,
             lock: None,
         }
     }
@@ -153,6 +159,7 @@ impl Writer {
         if state.queue.is_empty() && state.ledger.has_gaps() {
             self.queue_gaps(&core, &mut state, now);
         }
+        self.queue_high_water(&core, &mut state, now);
         let mut chunks = Vec::new();
         let mut bytes = 0;
         // A bound on what one transaction holds back; the rest stays queued.
@@ -177,6 +184,25 @@ impl Writer {
         self.gap_records(core, state, now, &mut own);
         for entry in entries(&own) {
             state.queue.push(entry.bytes());
+        }
+    }
+
+    /// A queue that is nearly full is told of, at most once a minute: whoever watches the trail can act before callers wait.
+    fn queue_high_water(&mut self, core: &Arc<Core>, state: &mut State, now: SystemTime) {
+        let (queued, limit) = (state.queue.bytes(), state.queue.limit());
+        if queued / 4 < limit / 5 || self.high_water.is_some_and(|t| t.elapsed() < HIGH_WATER_PAUSE) {
+            return;
+        }
+        // It goes behind what is queued, like any other.
+        if state.queue.room(4096) != Room::Ok {
+            return;
+        }
+        self.high_water = Some(Instant::now());
+        let event = AuditEvent::warn("queue_high_water").component("argus");
+        let event = event.with("queued_bytes", queued).with("limit_bytes", limit);
+        let mut own = Vec::new();
+        if own_entry(core, state, &event, now, &mut own).is_ok() {
+            state.queue.push(&own);
         }
     }
 

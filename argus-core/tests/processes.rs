@@ -212,6 +212,35 @@ fn block_waits_for_space_and_then_names_the_reason() {
 }
 
 #[test]
+fn a_queue_that_is_nearly_full_is_told_of_once() {
+    let trail = MemoryTrail::new();
+    let logger = AuditLogger::open_in_memory(AuditConfig::default().queue_bytes(64 << 10), &trail).unwrap();
+    for _ in 0..2 {
+        // The writer is at the first record while the others pile up.
+        trail.fail(u32::MAX);
+        let filling = "x".repeat(1000);
+        let mut n = 0;
+        while logger.health().queue_bytes < 60 << 10 {
+            logger.log(AuditEvent::info("filling").with("text", filling.as_str())).unwrap();
+            n += 1;
+        }
+        assert!(n > 40);
+        trail.fail(0);
+        logger.flush(WAIT).unwrap();
+        // Its space is given back a moment after the commit.
+        let began = std::time::Instant::now();
+        while logger.health().queue_bytes > 0 && began.elapsed() < WAIT {
+            std::thread::yield_now();
+        }
+    }
+    close(&logger);
+    let told: Vec<String> = trail.lines().into_iter().filter(|l| l.contains("queue_high_water")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains(r#""level":"WARN""#) && told[0].contains(r#""limit_bytes":65536"#));
+    conserved(&logger.health());
+}
+
+#[test]
 fn two_loggers_of_one_process_share_a_database_but_not_a_jsonl_trail() {
     let dir = Dir::new();
     let (a, b) = (open(&dir.path("t.db")), open(&dir.path("t.db")));

@@ -34,7 +34,12 @@ impl Segment {
             mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, file.as_fd(), 0)
         }?;
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mmap gave no address"))?;
-        Ok(Self { start, len, mapped: true })
+        let segment = Self { start, len, mapped: true };
+        // A child that this process forks must not share it. Should the kernel not know how, `ForkMark` keeps the child away.
+        #[cfg(target_os = "linux")]
+        // SAFETY: the range is the mapping made above; nothing about it changes in this process.
+        let _ = unsafe { rustix::mm::madvise(segment.start.as_ptr().cast(), len, rustix::mm::Advice::LinuxDontFork) };
+        Ok(segment)
     }
 
     /// Zeroed heap memory in place of a file.
@@ -147,6 +152,40 @@ impl Span {
 impl std::fmt::Debug for Span {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Span").field("start", &self.start).field("end", &self.end).finish_non_exhaustive()
+    }
+}
+
+/// A page that is wiped in a child that this process forks. To ask it costs a load, where to ask the kernel for the process id costs a call.
+pub(crate) struct ForkMark(Segment);
+
+impl ForkMark {
+    /// `None` where the kernel cannot do it.
+    #[allow(unsafe_code)]
+    pub(crate) fn new() -> Option<Self> {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+            const LEN: usize = 4096;
+            // SAFETY: a new private mapping at an address of the kernel's choice.
+            let start = unsafe {
+                mmap_anonymous(std::ptr::null_mut(), LEN, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+            };
+            let mut page = Segment { start: NonNull::new(start.ok()?.cast())?, len: LEN, mapped: true };
+            page.bytes_mut().fill(1);
+            // SAFETY: the range is the mapping made above; in this process nothing changes.
+            unsafe { madvise(page.start.as_ptr().cast(), LEN, Advice::LinuxWipeOnFork) }.ok()?;
+            Some(Self(page))
+        }
+        #[cfg(not(target_os = "linux"))]
+        None
+    }
+
+    /// Whether this is a child of the process that made the mark.
+    #[inline]
+    #[allow(unsafe_code)]
+    pub(crate) fn in_a_child(&self) -> bool {
+        // SAFETY: the page lives as long as `self` and is written by nobody but the kernel, at a fork: before the child runs.
+        unsafe { self.0.start.as_ptr().read_volatile() == 0 }
     }
 }
 

@@ -118,6 +118,7 @@ fn uri(path: &Path, options: &str) -> String {
 
 /// Opens a database; `path` is resolved.
 pub(super) fn connect(path: &Path) -> Result<State, TrailError> {
+    crate::fork::refuse(path)?;
     for _ in 0..ATTEMPTS {
         let state = if writer_came(path) {
             let mode = Mode::Shared(stamp(path).map(|s| s.0));

@@ -90,6 +90,7 @@ impl SqliteStore {
             )
             .help("build with rusqlite's feature `bundled`, or link SQLite 3.51.3 or newer"));
         }
+        crate::fork::refuse(path)?;
         let (path, created) = place::prepare(path, access)?;
         place::check_file_system(&path)?;
         if !created {
