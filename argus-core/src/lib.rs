@@ -158,7 +158,7 @@ pub use logger::{AuditGuard, AuditLogger};
 pub use pending::{Completer, Pending};
 pub use reader::{AuditReader, Query, Stats, Tail};
 pub use record::{Json, Record};
-pub use redaction::Redaction;
+pub use redaction::{Redaction, Shape};
 pub use sink::{
     AuditSink, Caller, Carrier, CloseReport, CommitObserver, Interest, LossReason, ObserverId, ObserverSet,
     OwnedTraceContext, Receipt, State, Trace, TraceContext,

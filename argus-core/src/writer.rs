@@ -71,6 +71,7 @@ impl Writer {
         own_entry(&core, &mut core.lock(), event, now, &mut chunk).map_err(|e| {
             TrailError::new(crate::error::ErrorKind::Config, "the audit_open record cannot be made").because(e)
         })?;
+        self.withhold(std::slice::from_mut(&mut chunk));
         self.transact(&[chunk.as_slice()], false)?;
         self.acknowledge(&[chunk]);
         Ok(())
@@ -147,7 +148,16 @@ impl Writer {
             chunks.push(own);
         }
         let closing = state.closing.filter(|_| state.queue.is_empty());
+        drop(state);
+        self.withhold(&mut chunks);
         (chunks, closing)
+    }
+
+    /// Takes secrets out by their shape, in place: from here on nobody sees them.
+    fn withhold(&self, chunks: &mut [Vec<u8>]) {
+        if let Ok(shapes) = self.core.rules.redaction.compiled() {
+            chunks.iter_mut().for_each(|c| shapes.chunk(c));
+        }
     }
 
     fn gap_records(&self, core: &Arc<Core>, state: &mut State, now: SystemTime, out: &mut Vec<u8>) {
@@ -458,6 +468,7 @@ impl Writer {
                 chunks.push(c);
             }
             drop(state);
+            self.withhold(&mut chunks);
             if let Err(e) = self.commit(&chunks, Some(deadline), false) {
                 error = Some(AuditError::Store(Arc::new(e)));
                 break;
