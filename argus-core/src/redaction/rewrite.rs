@@ -13,8 +13,8 @@ use crate::json::{JsonWriter, MAX_DEPTH, Scratch, Source, unescape};
 impl Shapes {
     /// Withholds what the entries of a chunk hold. Each keeps its length in the chunk; what is over at its end is zero.
     pub(crate) fn chunk(&self, chunk: &mut [u8]) {
-        let mut at = 0;
-        while let Some(hit) = self.suspect(chunk, at) {
+        let (mut at, mut suspects) = (0, self.suspects());
+        while let Some(hit) = suspects.from(chunk, at) {
             // The entry that the hit is in.
             let end = loop {
                 let Some(end) = chunk.get(at..).and_then(entry::length).map(|n| at + n) else { return };
@@ -38,13 +38,14 @@ impl Shapes {
 
     /// Canonical JSON without secrets; `None` if it has none.
     pub(crate) fn json(&self, text: &str) -> Option<String> {
-        let mut hit = self.suspect(text.as_bytes(), 0)?;
+        let mut suspects = self.suspects();
+        let mut hit = suspects.from(text.as_bytes(), 0)?;
         for (end, inside) in strings(text) {
             if hit < end {
                 if !self.find(&unescape(inside)).is_empty() {
                     return Some(self.clean(text));
                 }
-                hit = self.suspect(text.as_bytes(), end)?;
+                hit = suspects.from(text.as_bytes(), end)?;
             }
         }
         None

@@ -96,14 +96,10 @@ impl Shapes {
         Ok(Self { rules, hints: [Hints::new(short)?, Hints::new(long)?], always })
     }
 
-    /// Where, at or after `at`, a secret may be: one pass, no allocation. Escapes of JSON hide no hint.
+    /// Looks through bytes for places where a secret may be: one pass, no allocation. Escapes of JSON hide no hint.
     #[inline]
-    pub(crate) fn suspect(&self, bytes: &[u8], at: usize) -> Option<usize> {
-        if self.always != 0 {
-            return (at < bytes.len()).then_some(at);
-        }
-        let [short, long] = self.hints.each_ref().map(|h| h.find(bytes, at).map(|(start, _)| start));
-        short.map_or(long, |s| Some(long.map_or(s, |l| l.min(s))))
+    pub(crate) fn suspects(&self) -> Suspects<'_> {
+        Suspects { shapes: self, next: [None; 2] }
     }
 
     /// The secrets in a text, in order, apart from each other.
@@ -164,7 +160,7 @@ impl Shapes {
 
     /// The text without secrets; `None` if it has none.
     pub(crate) fn text(&self, text: &str) -> Option<String> {
-        self.suspect(text.as_bytes(), 0)?;
+        self.suspects().from(text.as_bytes(), 0)?;
         let found = self.find(text);
         (!found.is_empty()).then(|| self.replace(text, &found, 0))
     }
@@ -172,6 +168,29 @@ impl Shapes {
     #[cfg(test)]
     pub(crate) fn is_packed(&self) -> bool {
         self.hints.iter().all(|h| matches!(h.finder, Finder::Packed(_)))
+    }
+}
+
+/// The way through some bytes. It remembers what lies ahead, so that asking again does not search again.
+pub(crate) struct Suspects<'s> {
+    shapes: &'s Shapes,
+    /// The next hint of either kind; the end of the bytes if there is none.
+    next: [Option<usize>; 2],
+}
+
+impl Suspects<'_> {
+    /// The first place at or after `at`, which never goes back.
+    #[inline]
+    pub(crate) fn from(&mut self, bytes: &[u8], at: usize) -> Option<usize> {
+        if self.shapes.always != 0 {
+            return (at < bytes.len()).then_some(at);
+        }
+        for (hints, next) in self.shapes.hints.iter().zip(&mut self.next) {
+            if next.is_none_or(|n| n < at) {
+                *next = Some(hints.find(bytes, at).map_or(bytes.len(), |(start, _)| start));
+            }
+        }
+        self.next.iter().flatten().min().copied().filter(|n| *n < bytes.len())
     }
 }
 
