@@ -59,7 +59,11 @@ fn canonical(text: &str, redaction: &Redaction) -> Option<String> {
 pub(crate) fn adopt(row: &ForeignRow, now: SystemTime, redaction: &Redaction) -> Adopted {
     let mut notes: Vec<(&str, String)> = Vec::new();
     // NUL cannot stand in a text field.
-    let clean = |t: &str| t.replace('\0', "\u{fffd}");
+    // By shape before anything is cut: half a secret has none.
+    let clean = |t: &str| {
+        let t = t.replace('\0', "\u{fffd}");
+        redaction.text(&t).unwrap_or(t)
+    };
     let text = |column: &str| row.get(column).filter(|t| !t.is_empty()).map(clean);
     let mut adopted = Adopted {
         component: text("component").unwrap_or_default(),
@@ -146,5 +150,12 @@ pub(crate) fn adopt(row: &ForeignRow, now: SystemTime, redaction: &Redaction) ->
     let mut all: Vec<(&str, Value<'_>)> = kept.iter().map(|(k, v)| (k.as_str(), Value::json(v))).collect();
     all.push(("argus.foreign", Value::json(&foreign)));
     adopted.context = context_of(&all);
+    for json in
+        [Some(&mut adopted.context), adopted.old_value.as_mut(), adopted.new_value.as_mut()].into_iter().flatten()
+    {
+        if let Some(clean) = redaction.json(json) {
+            *json = clean;
+        }
+    }
     adopted
 }

@@ -138,7 +138,7 @@ pub struct AuditConfig {
     pub committed_from: Option<Level>,
     /// Default: block 5 s.
     pub overflow: Overflow,
-    /// Default: on, with a small list of keys.
+    /// Default: on, with a small list of keys and a list of shapes.
     pub redaction: Redaction,
     /// Bound of the queue in bytes. Default: 64 MiB.
     pub queue_bytes: usize,

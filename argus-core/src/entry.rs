@@ -152,6 +152,45 @@ fn mixed(check: u32, writer_seq: u64, id: RecordId) -> u32 {
     check ^ folded
 }
 
+/// Length of the entry that `bytes` begin with.
+pub(crate) fn length(bytes: &[u8]) -> Option<usize> {
+    let len = u32::from_le_bytes(get(bytes, LEN)) as usize;
+    (len >= HEAD && len <= bytes.len()).then_some(len)
+}
+
+/// Replaces texts of one entry in place. `f` is told whether a text is JSON and gives another, no longer one; a longer one is left out instead.
+pub(crate) fn rewrite(entry: &mut [u8], mut f: impl FnMut(bool, &str) -> Option<String>) {
+    let (mut from, mut to) = (HEAD, HEAD);
+    for part in 0..PARTS {
+        let slot = LENGTHS + 4 * part;
+        let len = u32::from_le_bytes(get(entry, slot));
+        if len == ABSENT {
+            continue;
+        }
+        let end = from + len as usize;
+        let json = [Part::Context, Part::OldValue, Part::NewValue].iter().any(|p| *p as usize == part);
+        let text = entry.get(from..end).and_then(|t| std::str::from_utf8(t).ok()).unwrap_or_default();
+        match f(json, text) {
+            None => {
+                entry.copy_within(from..end, to);
+                to += end - from;
+            }
+            Some(new) if new.len() <= end - from => {
+                if let Some(place) = entry.get_mut(to..to + new.len()) {
+                    place.copy_from_slice(new.as_bytes());
+                }
+                put(entry, slot, u32::try_from(new.len()).unwrap_or(0).to_le_bytes());
+                to += new.len();
+            }
+            Some(_) => put(entry, slot, ABSENT.to_le_bytes()),
+        }
+        from = end;
+    }
+    if let Some(rest) = entry.get_mut(to..) {
+        rest.fill(0);
+    }
+}
+
 /// An entry, read in place.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry<'a> {
@@ -196,6 +235,10 @@ pub(crate) fn next_checked(bytes: &[u8]) -> Next<'_> {
 impl<'a> Entry<'a> {
     pub(crate) fn bytes(&self) -> &'a [u8] {
         self.bytes
+    }
+    /// The one entry that `bytes` are.
+    pub(crate) fn of(bytes: &'a [u8]) -> Option<Self> {
+        (bytes.len() >= HEAD).then_some(Self { bytes })
     }
     pub(crate) fn writer_seq(&self) -> u64 {
         u64::from_le_bytes(get(self.bytes, SEQ))

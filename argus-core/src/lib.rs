@@ -163,7 +163,7 @@ pub use pending::{Completer, Pending};
 pub use queue::QueueKind;
 pub use reader::{AuditReader, Query, Stats, Tail};
 pub use record::{Json, Record};
-pub use redaction::Redaction;
+pub use redaction::{Redaction, Shape};
 pub use sink::{
     AuditSink, Caller, Carrier, CloseReport, CommitObserver, Interest, LossReason, ObserverId, ObserverSet,
     OwnedTraceContext, Receipt, State, Trace, TraceContext,

@@ -128,10 +128,15 @@ impl AuditLogger {
         make: Box<dyn FnOnce() -> Result<Box<dyn Store>, TrailError> + Send>,
     ) -> Result<AuditLogger, OpenError> {
         let (location, beside) = place.unzip();
+        config.redaction.compiled().map_err(|e| {
+            TrailError::new(ErrorKind::Config, "the configured redaction has a shape that is none")
+                .because(e.to_owned())
+        })?;
+        let shapeless = |text: String| config.redaction.text(&text).unwrap_or(text);
         let identity = Identity {
-            original_output_file: config.output_file.to_string_lossy().replace('\0', "\u{fffd}"),
+            original_output_file: shapeless(config.output_file.to_string_lossy().replace('\0', "\u{fffd}")),
             process_id: std::process::id().into(),
-            process_name: process_name(),
+            process_name: shapeless(process_name()),
         };
         config.check()?;
         let context = accept::prepare_context(&config.context, &config.redaction)
@@ -400,7 +405,9 @@ impl Service {
         let name = config.service_name.clone().or(env.name).unwrap_or_else(process_name);
         let version = config.service_version.clone().or(env.version).filter(|v| !v.is_empty());
         let instance = config.service_instance.clone().or(env.instance);
-        Service { name: name.replace('\0', "\u{fffd}"), version, instance }
+        let name = name.replace('\0', "\u{fffd}");
+        // A store keeps the name beside its records.
+        Service { name: config.redaction.text(&name).unwrap_or(name), version, instance }
     }
 }
 

@@ -1,11 +1,24 @@
-//! Redaction by key: which members' values are withheld before a record is queued. Pure. (By the shape of the value: later.)
+//! Redaction: by key, whose values are withheld before a record is queued (here), and by the shape of a value, on the writer thread before anything is stored or
+//! sent. Pure. `rules` has the shapes as data, `shapes` finds them, `rewrite` takes them out of a record.
+
+mod rewrite;
+mod rules;
+mod shapes;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
+use std::sync::{Arc, LazyLock, OnceLock};
+
+pub use rules::Shape;
+pub(crate) use shapes::Shapes;
 
 /// Keys that begin so are Argus's own.
 pub(crate) const RESERVED: &str = "$argus.";
 /// What stands in place of a value withheld because of its key.
 pub(crate) const MARKER: &str = r#"{"$argus.redacted":"key"}"#;
+/// The same at the greatest depth.
+pub(crate) const DEEP_MARKER: &str = r#""[redacted:key]""#;
 
 /// Words whose values are secrets. A key matches if its last word, or its last two or three words joined, is in the list: `db_password`, `clientSecret` and
 /// `X-Api-Key` do, `password_policy` and `max_tokens` do not. Words of five letters or more need no border before them: `PGPASSWORD`, `accesstoken`.
@@ -32,13 +45,39 @@ const DEFAULT: &[&str] = &[
     "connectionstring",
 ];
 
-/// Which keys' values are withheld. On by default, with a small list; [`Redaction::none`] switches it off.
-#[derive(Clone, PartialEq, Eq)]
+/// What is withheld: the values of keys that end in a listed word, and whatever has the shape of a secret. On by default; [`Redaction::none`] switches it off.
+///
+/// Values are withheld by their key on the caller's thread, so they never reach the queue; by their shape on Argus's own thread, before anything is stored or
+/// sent. Shapes are looked for in every text: member names and values at any depth, and the text fields.
+///
+/// ```
+/// use argus_core::{AuditConfig, Redaction};
+/// let redaction = Redaction::default()
+///     .key("session_id")
+///     .shape("badge", r"\bBADGE-[0-9]{6}\b") // what the first group matches, or the whole match
+///     .without_shape("jwt");
+/// let config = AuditConfig::new("/var/lib/shop/audit.db").redaction(redaction);
+/// ```
+#[derive(Clone)]
 pub struct Redaction {
     words: Vec<String>,
     /// A bit for each three letters that a word ends in, several to a bit: nearly every key is passed by it.
     endings: [u64; ENDINGS / 64],
+    shapes: Vec<Shape>,
+    compiled: OnceLock<Result<Arc<Shapes>, String>>,
 }
+
+/// Made once a process: most loggers have these.
+static DEFAULT_SHAPES: LazyLock<Result<Arc<Shapes>, String>> =
+    LazyLock::new(|| Shapes::new(&Shape::defaults()).map(Arc::new));
+
+impl PartialEq for Redaction {
+    fn eq(&self, other: &Self) -> bool {
+        self.words == other.words && self.shapes == other.shapes
+    }
+}
+
+impl Eq for Redaction {}
 
 /// Classes of a byte: a to z in either case, the digits, all that is no ASCII, separators.
 const CLASSES: [u8; 256] = {
@@ -73,20 +112,75 @@ fn ending(a: u8, b: u8, c: u8) -> usize {
 
 impl Default for Redaction {
     fn default() -> Self {
-        DEFAULT.iter().fold(Self::none(), |r, w| r.key(w))
+        let keys = DEFAULT.iter().fold(Self::none(), |r, w| r.key(w));
+        Self { shapes: Shape::defaults(), ..keys }
     }
 }
 
 impl fmt::Debug for Redaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Redaction").field("words", &self.words).finish_non_exhaustive()
+        f.debug_struct("Redaction").field("words", &self.words).field("shapes", &self.shapes).finish_non_exhaustive()
     }
 }
 
 impl Redaction {
     /// Withholds nothing.
     pub fn none() -> Self {
-        Self { words: Vec::new(), endings: [0; _] }
+        Self { words: Vec::new(), endings: [0; _], shapes: Vec::new(), compiled: OnceLock::new() }
+    }
+
+    /// The shapes that are looked for.
+    pub fn shapes(&self) -> &[Shape] {
+        &self.shapes
+    }
+
+    /// Also withholds what has this shape; see [`Shape`]. One of the same name is replaced. Opening a logger refuses a name or a pattern that is none.
+    ///
+    /// A pattern that begins with a literal text of three bytes or more costs nothing where that text is not; any other is tried on each text of each record,
+    /// on Argus's own thread.
+    #[must_use]
+    pub fn shape(self, name: &str, pattern: &str) -> Self {
+        let mut changed = self.without_shape(name);
+        changed.shapes.push(Shape::new(name.to_owned(), pattern.to_owned()));
+        changed
+    }
+
+    /// Looks no more for the shape of this name.
+    #[must_use]
+    pub fn without_shape(mut self, name: &str) -> Self {
+        self.shapes.retain(|s| s.name != name);
+        self.compiled = OnceLock::new();
+        self
+    }
+
+    /// Looks for no shape; keys stay.
+    #[must_use]
+    pub fn without_shapes(mut self) -> Self {
+        self.shapes.clear();
+        self.compiled = OnceLock::new();
+        self
+    }
+
+    /// The shapes made ready; the error names the one that is wrong.
+    pub(crate) fn compiled(&self) -> Result<&Arc<Shapes>, &str> {
+        let make = || {
+            if self.shapes == Shape::defaults() {
+                DEFAULT_SHAPES.clone()
+            } else {
+                Shapes::new(&self.shapes).map(Arc::new)
+            }
+        };
+        self.compiled.get_or_init(make).as_ref().map_err(String::as_str)
+    }
+
+    /// A text without secrets, `None` if it has none. Wrong shapes find nothing here: no logger opens with them.
+    pub(crate) fn text(&self, text: &str) -> Option<String> {
+        self.compiled().ok()?.text(text)
+    }
+
+    /// The same of canonical JSON.
+    pub(crate) fn json(&self, text: &str) -> Option<String> {
+        self.compiled().ok()?.json(text)
     }
 
     /// Also withholds the values of keys that end in this word, e.g. `session_id`. Upper and lower case and separators do not count.
@@ -189,71 +283,6 @@ fn ends_with_words(key: &str, word: &str) -> bool {
         Some(_) if word.len() >= LONG => true,
         Some(c) => {
             !word.is_empty() && (!c.is_alphanumeric() || (began_upper && !c.is_uppercase()) || c.is_ascii_digit())
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whole_words_at_the_end_match() {
-        let r = Redaction::default();
-        for k in [
-            "password",
-            "DB_PASSWORD",
-            "clientSecret",
-            "X-Api-Key",
-            "aws.secret_access_key",
-            "password2",
-            "Authorization",
-            "/db/password",
-            "apiKey",
-            "password[]",
-            "password_",
-            "PGPASSWORD",
-            "dbpassword",
-            "accesstoken",
-            "token_2",
-            "PWD",
-        ] {
-            assert!(r.hides(k), "{k}");
-        }
-        for k in [
-            "user",
-            "password_policy",
-            "max_tokens",
-            "tokenizer",
-            "secretary",
-            "key",
-            "compass",
-            "monkey",
-            "",
-            "-",
-            "cwd",
-            "s",
-        ] {
-            assert!(!r.hides(k), "{k}");
-        }
-        assert!(Redaction::default().key("session-id").hides("sessionId"));
-        assert!(!Redaction::none().hides("password"));
-        // The walk over bytes takes the same steps as the one over characters.
-        for key in ["a", "ab", "xaB", "xAb", "x-a_b", "1ab", "tokens", "xToken", "xtoken", "TOKEN", "to-ken", ""] {
-            for word in ["", "b", "ab", "token", "oken"] {
-                assert_eq!(
-                    ends_with_ascii(key.as_bytes(), word.as_bytes()),
-                    ends_with_words(key, word),
-                    "{key} {word}"
-                );
-            }
-        }
-        let odd = Redaction::none().key("oauth2").key("pw").key("x").key("schlüssel").key("");
-        for k in ["oauth2", "my_OAuth2", "pw", "db.pw", "pw1", "x", "a_x", "Schlüssel", "HAUPTSCHLÜSSEL"] {
-            assert!(odd.hides(k), "{k}");
-        }
-        for k in ["oauth", "oauth3", "apw", "ax", "", "_"] {
-            assert!(!odd.hides(k), "{k}");
         }
     }
 }

@@ -94,8 +94,10 @@ impl Writer {
         own_entry(&core, &mut core.lock(), event, now, &mut chunk).map_err(|e| {
             TrailError::new(crate::error::ErrorKind::Config, "the audit_open record cannot be made").because(e)
         })?;
-        self.transact(&[chunk.as_slice()], false)?;
-        self.acknowledge(&[Chunk::Own(chunk)]);
+        let mut chunks = [Chunk::Own(chunk)];
+        self.withhold(&mut chunks);
+        self.transact(&[chunks[0].bytes()], false)?;
+        self.acknowledge(&chunks);
         Ok(())
     }
 
@@ -169,6 +171,8 @@ impl Writer {
             chunks.push(chunk);
         }
         let closing = state.closing.filter(|_| state.queue.is_empty());
+        drop(state);
+        self.withhold(&mut chunks);
         (chunks, closing)
     }
 
@@ -203,6 +207,13 @@ impl Writer {
         let mut own = Vec::new();
         if own_entry(core, state, &event, now, &mut own).is_ok() {
             state.queue.push(&own);
+        }
+    }
+
+    /// Takes secrets out by their shape: from here on nobody sees them.
+    fn withhold(&self, chunks: &mut [Chunk]) {
+        if let Ok(shapes) = self.core.rules.redaction.compiled() {
+            chunks.iter_mut().for_each(|c| shapes.chunk(c.bytes_mut()));
         }
     }
 
@@ -460,6 +471,7 @@ impl Writer {
                 chunks.push(c);
             }
             drop(state);
+            self.withhold(&mut chunks);
             if let Err(e) = self.commit(&chunks, Some(deadline), false) {
                 error = Some(AuditError::Store(Arc::new(e)));
                 break;

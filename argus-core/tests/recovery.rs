@@ -109,6 +109,31 @@ fn recovery_stops_where_a_journal_does_not_check_and_keeps_the_evidence() {
 }
 
 #[test]
+fn secrets_of_a_known_shape_are_withheld_from_what_is_recovered() {
+    let dir = Dir::new();
+    for path in dir.both() {
+        let secret = format!("{}{}", "AKIA", "IOSFODNN7EXAMPLE");
+        let logger = open(&path);
+        logger.flush(WAIT).unwrap();
+        let away = path.with_extension("away");
+        fs::rename(&path, &away).unwrap();
+        logger.log(AuditEvent::info("stranded").with("n", 0).with("note", secret.as_str())).unwrap();
+        logger.close(Duration::from_millis(1));
+        logger.close(WAIT);
+        fs::rename(&away, &path).unwrap();
+        reopen(&path);
+        if logger.health().queue == QueueKind::Journal {
+            assert_eq!(stranded(&path), [0]);
+        }
+        for file in fs::read_dir(dir.0.path()).unwrap() {
+            let bytes = fs::read(file.unwrap().path()).unwrap();
+            assert!(!bytes.windows(secret.len()).any(|w| w == secret.as_bytes()));
+        }
+        assert_ok(&path);
+    }
+}
+
+#[test]
 fn a_newer_journal_waits_for_a_newer_argus() {
     let dir = Dir::new();
     let path = dir.path("t.db");

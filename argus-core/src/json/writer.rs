@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 
 use super::{JsonError, MAX_DEPTH, number};
-use crate::redaction::{MARKER, Redaction};
+use crate::redaction::{DEEP_MARKER, MARKER, Redaction};
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
@@ -207,7 +207,9 @@ impl<'w> JsonWriter<'w> {
             let value = self.out.get(slot.value..).unwrap_or_default();
             if !matches!(value, b"null" | b"\"\"" | b"{}" | b"[]") {
                 self.out.truncate(slot.value);
-                self.out.extend_from_slice(MARKER.as_bytes());
+                // Where an object would be too deep, a text stands for it.
+                let marker = if self.depth < MAX_DEPTH { MARKER } else { DEEP_MARKER };
+                self.out.extend_from_slice(marker.as_bytes());
             }
         }
         slot.end = self.out.len();

@@ -26,7 +26,8 @@ pub(crate) enum Room {
 #[derive(Debug)]
 pub(crate) enum Chunk {
     Memory(Vec<u8>),
-    Mapped(Span, u64),
+    /// Stands in a segment, whose number this is; the copy is what the writer has changed.
+    Mapped(Span, u64, Option<Vec<u8>>),
     /// Records of Argus itself that never were in the queue.
     Own(Vec<u8>),
 }
@@ -35,7 +36,16 @@ impl Chunk {
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Chunk::Memory(b) | Chunk::Own(b) => b,
-            Chunk::Mapped(span, _) => span.bytes(),
+            Chunk::Mapped(_, _, Some(copy)) => copy,
+            Chunk::Mapped(span, ..) => span.bytes(),
+        }
+    }
+
+    /// The entries, to be changed in place. A journal stays as it is: it is copied.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Chunk::Memory(b) | Chunk::Own(b) => b,
+            Chunk::Mapped(span, _, copy) => copy.get_or_insert_with(|| span.bytes().to_vec()),
         }
     }
 }
@@ -76,7 +86,7 @@ impl Queue {
     pub(crate) fn take(&mut self) -> Option<Chunk> {
         match self {
             Queue::Memory(q) => q.take().map(Chunk::Memory),
-            Queue::Journal(q) => q.take().map(|(span, segment)| Chunk::Mapped(span, segment)),
+            Queue::Journal(q) => q.take().map(|(span, segment)| Chunk::Mapped(span, segment, None)),
         }
     }
 
@@ -84,7 +94,7 @@ impl Queue {
     pub(crate) fn release(&mut self, chunk: Chunk) {
         match (self, chunk) {
             (Queue::Memory(q), Chunk::Memory(bytes)) => q.release(bytes),
-            (Queue::Journal(q), Chunk::Mapped(span, segment)) => q.release(span, segment),
+            (Queue::Journal(q), Chunk::Mapped(span, segment, _)) => q.release(span, segment),
             _ => {}
         }
     }

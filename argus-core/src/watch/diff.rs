@@ -71,7 +71,7 @@ fn walk(path: &mut String, old: Option<&Value>, new: Option<&Value>, out: &mut M
 }
 
 /// The form for the record. In `old_value` a secret key hides all that is under it; a flat pointer such as `/token/value` would tell it after all. So a
-/// pointer is cut after its first secret key, without values; the sink withholds the rest by that key.
+/// pointer is cut after its first secret key, without values; the sink withholds the rest by that key. It is cut before a key that is a secret by its shape.
 pub(crate) fn for_record(diff: &Value, redaction: &Redaction) -> Value {
     let Value::Object(entries) = diff else { return diff.clone() };
     let mut out = Map::new();
@@ -84,12 +84,16 @@ pub(crate) fn for_record(diff: &Value, redaction: &Redaction) -> Value {
     Value::Object(out)
 }
 
-/// The pointer up to its first secret key.
+/// The pointer up to its first secret key; without it, if the key itself is the secret.
 fn secret_prefix<'a>(pointer: &'a str, redaction: &Redaction) -> Option<&'a str> {
     let mut start = 0;
     for segment in pointer.split('/') {
         let end = start + segment.len();
-        if redaction.hides(&segment.replace("~1", "/").replace("~0", "~")) {
+        let key = segment.replace("~1", "/").replace("~0", "~");
+        if redaction.text(&key).is_some() {
+            return pointer.get(..start.saturating_sub(1));
+        }
+        if redaction.hides(&key) {
             return pointer.get(..end);
         }
         start = end + 1;
@@ -140,5 +144,8 @@ mod tests {
         let t = json!({"changed":true});
         assert_eq!(safe, json!({"/token":t,"/passwords":t,"/db/password":t,"/port":{"old":1,"new":2}}));
         assert_eq!(for_record(&d, &Redaction::none()), d);
+        let by_name =
+            diff(Some(&json!({"a":{"https://u:hunter2@h":1}})), Some(&json!({"a":{"https://u:hunter2@h":2}})));
+        assert_eq!(for_record(&by_name, &Redaction::default()), json!({"/a":t}));
     }
 }

@@ -236,7 +236,8 @@ fn a_file_that_is_watched_while_the_watcher_runs_is_looked_at_by_its_thread() {
 
 #[test]
 fn to_watch_waits_for_a_callback_no_longer_than_stop_would() {
-    let rig = Rig::new(config().stop_timeout(Duration::from_millis(1)), "a.json", "1");
+    // Long enough for the first look of a busy machine; the test waits it out three times.
+    let rig = Rig::new(config().stop_timeout(Duration::from_millis(500)), "a.json", "1");
     let (inside, entered) = channel();
     let (release, released) = channel::<()>();
     let released = std::sync::Mutex::new(released);

@@ -1,4 +1,5 @@
 //! What the tests share: a trail in memory beside an in-memory span exporter.
+#![allow(dead_code)]
 
 use std::time::{Duration, Instant};
 

@@ -136,7 +136,11 @@ impl SqliteStore {
         ] {
             conn.set_db_config(option, on).map_err(&err)?;
         }
-        conn.execute_batch("PRAGMA mmap_size=0; PRAGMA cell_size_check=ON; PRAGMA foreign_keys=OFF;").map_err(&err)?;
+        // `secure_delete`: an adopted row may have held a secret, which its record does not.
+        conn.execute_batch(
+            "PRAGMA mmap_size=0; PRAGMA cell_size_check=ON; PRAGMA foreign_keys=OFF; PRAGMA secure_delete=ON;",
+        )
+        .map_err(&err)?;
         let mode: String = conn.query_row("PRAGMA journal_mode=WAL", [], |r| r.get(0)).map_err(&err)?;
         if mode != "wal" {
             return Err(TrailError::new(
