@@ -241,6 +241,30 @@ fn a_queue_that_is_nearly_full_is_told_of_once() {
 }
 
 #[test]
+fn nobody_is_taken_for_dead_while_many_open_and_close() {
+    let dir = Dir::new();
+    let path = dir.path("t.db");
+    close(&open(&path));
+    std::thread::scope(|s| {
+        for _ in 0..8 {
+            s.spawn(|| {
+                for _ in 0..15 {
+                    let logger = open(&path);
+                    logger.log(AuditEvent::info("here")).unwrap();
+                    close(&logger);
+                }
+            });
+        }
+    });
+    let all = records(&path);
+    assert_eq!(all.iter().filter(|r| r.event == "here").count(), 120);
+    assert!(all.iter().all(|r| r.event != "audit_recovered"));
+    assert_ok(&path);
+    let left: Vec<_> = std::fs::read_dir(dir.0.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[test]
 fn two_loggers_of_one_process_share_a_database_but_not_a_jsonl_trail() {
     let dir = Dir::new();
     let (a, b) = (open(&dir.path("t.db")), open(&dir.path("t.db")));

@@ -214,9 +214,12 @@ impl Beside {
     pub(crate) fn begin(&self, writer: WriterId, owner: &Owner) -> Result<WriterLock, TrailError> {
         let path = self.lock(writer);
         let fail = |e: std::io::Error| TrailError::io("cannot make the writer's lock file", &path, e);
-        let mut file = self.create(&path).map_err(fail)?;
+        // It gets its name when it is locked: one that is not locked is a dead writer's, and is taken away.
+        let unnamed = aside(&path, ".new");
+        let mut file = self.create(&unnamed).map_err(fail)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| fail(e.into()))?;
         file.write_all(&owner.line()).map_err(fail)?;
+        std::fs::rename(&unnamed, &path).map_err(fail)?;
         Ok(WriterLock { file, path })
     }
 
