@@ -45,6 +45,8 @@ pub(crate) struct State {
     pub(crate) sleeping: bool,
     /// Callers wait for space.
     waiting: u32,
+    /// Most bytes that were queued since the writer last looked, if they were over four fifths of the bound.
+    pub(crate) high_water: usize,
     /// The journal's keeper waits for work.
     pub(crate) keeper_idle: bool,
     /// It is at a file that the queue does not know.
@@ -92,6 +94,7 @@ impl Core {
                 report: CloseReport::default(),
                 sleeping: false,
                 waiting: 0,
+                high_water: 0,
                 keeper_idle: false,
                 keeper_busy: false,
                 hurry: 0,
@@ -285,6 +288,10 @@ impl Core {
         let id = self.mint(now, seq);
         entry::number(bytes, seq, id, check);
         state.queue.push(bytes);
+        let queued = state.queue.bytes();
+        if queued / 4 > state.queue.limit() / 5 {
+            state.high_water = state.high_water.max(queued);
+        }
         state.ledger.accepted();
         let pending = waiter.map(|w| {
             let (pending, completer) = w.name(id);

@@ -178,11 +178,8 @@ impl Writer {
 
     /// Gap records go through the queue like any other, so that their numbers stand in a journal, too. Without room they wait for the next time.
     fn queue_gaps(&self, core: &Arc<Core>, state: &mut State, now: SystemTime) {
-        const ENOUGH: usize = 4096;
-        match state.queue.room(ENOUGH) {
-            Room::Ok => {}
-            Room::Chunk(n) => state.queue.supply(Vec::with_capacity(n)),
-            Room::Full | Room::Segment => return,
+        if !room_for_own(state) {
+            return;
         }
         let mut own = Vec::new();
         self.gap_records(core, state, now, &mut own);
@@ -193,12 +190,13 @@ impl Writer {
 
     /// A queue that is nearly full is told of, at most once a minute: whoever watches the trail can act before callers wait.
     fn queue_high_water(&mut self, core: &Arc<Core>, state: &mut State, now: SystemTime) {
-        let (queued, limit) = (state.queue.bytes(), state.queue.limit());
-        if queued / 4 < limit / 5 || self.high_water.is_some_and(|t| t.elapsed() < HIGH_WATER_PAUSE) {
+        let (queued, limit) = (state.high_water, state.queue.limit());
+        // It goes behind what is queued, like any other; without room it waits.
+        if queued == 0 || !room_for_own(state) {
             return;
         }
-        // It goes behind what is queued, like any other.
-        if state.queue.room(4096) != Room::Ok {
+        state.high_water = 0;
+        if self.high_water.is_some_and(|t| t.elapsed() < HIGH_WATER_PAUSE) {
             return;
         }
         self.high_water = Some(Instant::now());
@@ -559,6 +557,18 @@ impl Writer {
             self.observe(&e, Err(error.clone()));
         }
         self.core.observers.done(u64::MAX);
+    }
+}
+
+/// Whether the queue has room for a few short records of Argus itself.
+fn room_for_own(state: &mut State) -> bool {
+    match state.queue.room(4096) {
+        Room::Ok => true,
+        Room::Chunk(n) => {
+            state.queue.supply(Vec::with_capacity(n));
+            true
+        }
+        Room::Full | Room::Segment => false,
     }
 }
 
