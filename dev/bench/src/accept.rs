@@ -2,34 +2,31 @@
 
 use std::hint::black_box;
 use std::sync::Mutex;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, SystemTime};
 
-use argus_core::{AuditConfig, AuditLogger, AuditSink, AuditSinkExt, Level, audit};
+use argus_core::{AuditConfig, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, Level, audit};
 use serde_json::json;
 
-use crate::row::{Row, interleaved};
+use crate::alloc;
+use crate::row::{CALLS, GROUP, RUNS, Row, interleaved, p50};
 
-const CALLS: usize = 100_000;
-/// Calls timed together: one reading of the clock costs about as much as a call.
-const GROUP: usize = 16;
-
-/// Median cost of a call, in nanoseconds, from groups of calls.
-fn p50(mut call: impl FnMut()) -> f64 {
-    let mut groups = Vec::with_capacity(CALLS / GROUP);
-    for _ in 0..CALLS / GROUP {
-        let t = Instant::now();
-        for _ in 0..GROUP {
-            call();
-        }
-        groups.push(t.elapsed().as_nanos() as f64 / GROUP as f64);
-    }
-    crate::row::median(groups)
+/// The queue holds a whole run: the caller's side alone is measured, while the writer works beside it.
+pub(crate) fn logger(dir: &tempfile::TempDir, journal: bool) -> AuditLogger {
+    let config = AuditConfig::new(dir.path().join("bench.db")).queue_bytes(512 << 20).journal(journal);
+    let logger = AuditLogger::open(config).unwrap();
+    assert_eq!(logger.health().queue.as_str(), if journal { "journal" } else { "memory" }, "not on this file system");
+    logger
 }
 
-fn logger(dir: &tempfile::TempDir, level: Level) -> AuditLogger {
-    // The queue holds a whole run: the caller's side alone is measured, while the writer works beside it.
-    AuditLogger::open(AuditConfig::new(dir.path().join("bench.db")).min_level(level).queue_bytes(512 << 20)).unwrap()
+/// The record of most rows: three scalar members.
+#[inline(always)]
+pub(crate) fn request(logger: &AuditLogger) {
+    let _ = black_box(audit!(logger, Info, "request", user = "jane", status = 200, path = "/orders"));
 }
+
+/// Bytes that such a record has in the queue.
+pub(crate) const REQUEST: usize = 192;
 
 /// The floor: the clock, and `bytes` appended under a mutex.
 fn append(bytes: usize) -> f64 {
@@ -41,88 +38,108 @@ fn append(bytes: usize) -> f64 {
     })
 }
 
-pub(crate) fn filtered(wanted: &dyn Fn(&str) -> bool) -> Option<Row> {
-    const NAME: &str = "filtered_call";
-    if !wanted(NAME) {
-        return None;
-    }
+/// Median cost of `call` on a logger of its own, which is flushed between the runs.
+fn accepted(journal: bool, bytes: usize, call: impl Fn(&AuditLogger)) -> (f64, f64) {
     let dir = tempfile::tempdir().unwrap();
-    let logger = logger(&dir, Level::Security);
-    let level = std::sync::atomic::AtomicU8::new(3);
-    let (ours, floor) = interleaved(
-        || {
-            p50(|| {
-                black_box(audit!(black_box(&logger), Info, "filtered", n = 1).is_ok());
-            })
-        },
-        || {
-            p50(|| {
-                black_box(black_box(&level).load(std::sync::atomic::Ordering::Relaxed) <= black_box(0));
-            })
-        },
-    );
-    Some(Row {
-        name: NAME,
-        what: "`audit!` below min_level; floor: one atomic load and compare",
-        unit: "ns",
-        ours,
-        floor,
-        aim: "<= 2 ns",
+    let logger = logger(&dir, journal);
+    let ours = || {
+        let t = p50(|| call(&logger));
+        logger.flush(Duration::from_secs(60)).unwrap();
+        t
+    };
+    interleaved(RUNS, ours, || append(bytes))
+}
+
+fn row(what: &'static str, aim: &'static str, (ours, floor): (f64, f64)) -> Row {
+    Row { name: "", what, unit: "ns", ours, floor, aim, runs: RUNS }
+}
+
+fn compare() -> f64 {
+    let level = AtomicU8::new(3);
+    p50(|| {
+        black_box(black_box(&level).load(Ordering::Relaxed) <= black_box(0));
     })
 }
 
-pub(crate) fn log(wanted: &dyn Fn(&str) -> bool) -> Option<Row> {
-    const NAME: &str = "log_accept_p50";
-    if !wanted(NAME) {
-        return None;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let logger = logger(&dir, Level::Info);
-    let (ours, floor) = interleaved(
-        || {
-            let t = p50(|| {
-                let _ = black_box(audit!(logger, Info, "request", user = "jane", status = 200, path = "/orders"));
-            });
-            logger.flush(Duration::from_secs(60)).unwrap();
-            t
-        },
-        || append(200),
-    );
-    Some(Row {
-        name: NAME,
-        what: "`log` with 3 context members; floor: clock and a 200 byte append under a mutex",
-        unit: "ns",
-        ours,
-        floor,
-        aim: "<= 200 ns",
-    })
+fn nothing(config: AuditConfig) -> (f64, f64) {
+    let logger = AuditLogger::open(config).unwrap();
+    let ours = || {
+        p50(|| {
+            black_box(audit!(black_box(&logger), Info, "filtered", n = 1).is_ok());
+        })
+    };
+    interleaved(RUNS, ours, compare)
 }
 
-pub(crate) fn config_change(wanted: &dyn Fn(&str) -> bool) -> Option<Row> {
-    const NAME: &str = "config_change_accept_p50";
-    if !wanted(NAME) {
-        return None;
-    }
+pub(crate) fn filtered() -> Row {
     let dir = tempfile::tempdir().unwrap();
-    let logger = logger(&dir, Level::Info);
+    let config = AuditConfig::new(dir.path().join("bench.db")).min_level(Level::Security);
+    row("`audit!` below min_level; floor: one atomic load and compare", "<= 2 ns", nothing(config))
+}
+
+pub(crate) fn disabled() -> Row {
+    row(
+        "`audit!` on a logger that is switched off; floor: the same",
+        "<= 2 ns",
+        nothing(AuditConfig::new("off.db").enabled(false)),
+    )
+}
+
+pub(crate) fn log_memory() -> Row {
+    row(
+        "`log`, 3 scalar members, memory queue; floor: clock and a 192 byte append under a mutex",
+        "<= 120 ns",
+        accepted(false, REQUEST, request),
+    )
+}
+
+pub(crate) fn log_journal() -> Row {
+    row("the same, journal", "<= 150 ns", accepted(true, REQUEST, request))
+}
+
+pub(crate) fn file_watch() -> Row {
+    let call = |l: &AuditLogger| {
+        let _ = black_box(l.log_file_watch("file_watch_start", "/etc/shop/db.yaml"));
+    };
+    row("`log_file_watch`, journal; floor: clock and a 176 byte append", "<= 120 ns", accepted(true, 176, call))
+}
+
+pub(crate) fn config_change() -> Row {
     let old = json!({"host": "db-1", "port": 5432, "tls": false});
     let new = json!({"host": "db-2", "port": 5432, "tls": true});
-    let (ours, floor) = interleaved(
-        || {
-            let t = p50(|| {
-                let _ = black_box(logger.log_config_change("/etc/shop/db.yaml", &old, &new));
-            });
-            logger.flush(Duration::from_secs(60)).unwrap();
-            t
-        },
-        || append(290),
-    );
-    Some(Row {
-        name: NAME,
-        what: "`log_config_change`, two 3-member maps; floor: clock and a 290 byte append",
-        unit: "ns",
-        ours,
-        floor,
-        aim: "(300 ns with the journal)",
-    })
+    let call = |l: &AuditLogger| {
+        let event = AuditEvent::critical("config_change").file_path("/etc/shop/db.yaml");
+        let event = event.old_value(&old).new_value(&new);
+        let _ = black_box(l.log(event.with("user", "jane").with("attempt", 1).with("dry_run", false)));
+    };
+    row(
+        "config change, two 3-member maps and 3 context members, journal; floor: clock and a 312 byte append",
+        "<= 300 ns",
+        accepted(true, 312, call),
+    )
+}
+
+/// Allocations that a warm thread makes in so many calls; floor: in none.
+fn allocations(journal: bool, what: &'static str) -> Row {
+    let dir = tempfile::tempdir().unwrap();
+    let logger = logger(&dir, journal);
+    let ours = || {
+        let before = alloc::calls();
+        for _ in 0..CALLS {
+            request(&logger);
+        }
+        let made = alloc::calls() - before;
+        logger.flush(Duration::from_secs(60)).unwrap();
+        made as f64 / (CALLS / 1000) as f64
+    };
+    let (ours, floor) = interleaved(RUNS, ours, || 0.0);
+    Row { name: "", what, unit: "per 1000", ours, floor, aim: "0", runs: RUNS }
+}
+
+pub(crate) fn allocations_memory() -> Row {
+    allocations(false, "allocations of the caller in 1000 `log`, memory queue that grows (its chunks of 64 KiB)")
+}
+
+pub(crate) fn allocations_journal() -> Row {
+    allocations(true, "the same, journal")
 }
