@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use argus_core::{
@@ -139,6 +139,14 @@ fn each_record_is_seen_once_at_every_look_while_a_busy_writer_is_stalled_and_goe
         let logger = AuditLogger::open(AuditConfig::new(&path).queue_bytes(4 << 20)).unwrap();
         let reader = AuditReader::open(&path).unwrap();
         let (told, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let conn = stalls.then(|| sql(&path));
+        let stall = || {
+            for c in &conn {
+                c.busy_timeout(common::WAIT).unwrap();
+                c.execute_batch("BEGIN IMMEDIATE").unwrap();
+            }
+        };
+        stall();
         let busy = thread::spawn({
             let (logger, told, stop) = (logger.clone(), told.clone(), stop.clone());
             let text = "x".repeat(8000);
@@ -152,14 +160,18 @@ fn each_record_is_seen_once_at_every_look_while_a_busy_writer_is_stalled_and_goe
                 }
             }
         });
-        let conn = stalls.then(|| sql(&path));
         let (mut looks, mut most) = (0, 0);
         while !busy.is_finished() || looks < 4 {
-            let stall = conn.as_ref().filter(|_| looks % 3 == 0);
-            if let Some(c) = stall {
-                c.busy_timeout(common::WAIT).unwrap();
-                c.execute_batch("BEGIN IMMEDIATE").unwrap();
-                thread::sleep(Duration::from_millis(20));
+            let stalled = looks % 3 == 0;
+            if stalled {
+                if looks > 0 {
+                    stall();
+                }
+                // Until something is accepted, or the queue is full.
+                let (before, until) = (told.load(Ordering::SeqCst), Instant::now() + Duration::from_secs(1));
+                while told.load(Ordering::SeqCst) < before + 20 && !busy.is_finished() && Instant::now() < until {
+                    thread::yield_now();
+                }
             }
             for _ in 0..2 {
                 let before = told.load(Ordering::SeqCst);
@@ -169,7 +181,7 @@ fn each_record_is_seen_once_at_every_look_while_a_busy_writer_is_stalled_and_goe
                 most = most.max(count);
                 looks += 1;
             }
-            if let Some(c) = stall {
+            for c in conn.iter().filter(|_| stalled) {
                 c.execute_batch("COMMIT").unwrap();
             }
         }

@@ -97,19 +97,32 @@ fn settled(
     Ok(Journal { writer, segments: Vec::new(), unreadable: Vec::new() })
 }
 
-/// One copy, and the numbers around each place where its entries do not follow each other or do not check.
+/// A segment whose header was read.
+type Opened<'p> = (Header, File, &'p Path);
+/// The numbers around each place where entries do not follow each other or do not check.
+type Amiss = Vec<(u64, u64)>;
+
+/// One copy.
 fn copy(
     writer: WriterId,
     paths: &[PathBuf],
     trail: &Metadata,
     spool: &mut Spool,
     buf: &mut Vec<u8>,
-) -> std::io::Result<(Journal, Vec<(u64, u64)>)> {
+) -> std::io::Result<(Journal, Amiss)> {
     let mut journal = Journal { writer, segments: Vec::new(), unreadable: Vec::new() };
+    let opened = headers(&mut journal, paths, trail, buf);
+    let amiss = contents(&mut journal, opened, spool, buf)?;
+    Ok((journal, amiss))
+}
+
+/// Reads the header of each segment: its number, above all.
+fn headers<'p>(journal: &mut Journal, paths: &'p [PathBuf], trail: &Metadata, buf: &mut Vec<u8>) -> Vec<Opened<'p>> {
+    let writer = journal.writer;
     let mut bad = |path: &Path, error| {
         journal.unreadable.push(Unreadable { path: path.into(), writer: Some(writer), error });
     };
-    let mut opened: Vec<(Header, File, &Path)> = Vec::new();
+    let mut opened: Vec<Opened<'p>> = Vec::new();
     let mut numbers = HashSet::new();
     for path in paths {
         match open(path, trail, buf) {
@@ -125,6 +138,20 @@ fn copy(
             Err(e) => bad(path, e),
         }
     }
+    opened
+}
+
+/// Reads the entries of segments, the newest segment first.
+fn contents(
+    journal: &mut Journal,
+    mut opened: Vec<Opened<'_>>,
+    spool: &mut Spool,
+    buf: &mut Vec<u8>,
+) -> std::io::Result<Amiss> {
+    let writer = journal.writer;
+    let mut bad = |path: &Path, error| {
+        journal.unreadable.push(Unreadable { path: path.into(), writer: Some(writer), error });
+    };
     opened.sort_by_key(|o| std::cmp::Reverse(o.0.number));
     let mut amiss = Vec::new();
     for (header, file, path) in opened {
@@ -174,7 +201,7 @@ fn copy(
         _ => None,
     });
     amiss.extend(holes);
-    Ok((journal, amiss))
+    Ok(amiss)
 }
 
 pub(super) fn damaged(what: &str, path: &Path) -> TrailError {
@@ -218,4 +245,88 @@ fn open(path: &Path, trail: &Metadata, header: &mut Vec<u8>) -> Result<Option<(H
         Err(e) => return Err(fail(e)),
     }
     Ok(files::read_header(header, path)?.map(|h| (h, file)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::EntryWriter;
+    use crate::entry::{check, number};
+    use crate::id::RecordId;
+    use crate::level::Level;
+    use crate::queue::files::{Beside, Owner, set_number};
+    use crate::queue::journal::Made;
+    use crate::store::place::Access;
+
+    /// Entries with these numbers, one after the other.
+    fn fill(made: &mut Made, at: u64, numbers: std::ops::Range<u64>) {
+        let mut bytes = Vec::new();
+        for n in numbers {
+            let mut e = Vec::new();
+            let mut w = EntryWriter::begin(&mut e);
+            w.head(Level::Info, None, None, 0, 0);
+            w.end();
+            let sum = check(&e);
+            number(&mut e, n, RecordId([1; 16]), sum);
+            bytes.extend(e);
+        }
+        let from = HEADER + usize::try_from(at).unwrap() * crate::entry::HEAD;
+        made.segment.bytes_mut()[from..from + bytes.len()].copy_from_slice(&bytes);
+    }
+
+    #[test]
+    fn segments_that_are_filled_and_used_again_meanwhile_leave_no_hole() {
+        let dir = tempfile::tempdir().unwrap();
+        let trail = dir.path().join("t.db");
+        std::fs::write(&trail, "").unwrap();
+        let beside = Beside { trail: trail.clone(), access: Access { mode: 0o600, group: None } };
+        if beside.reserves().is_err() {
+            return;
+        }
+        let writer = WriterId::random();
+        let mut made: Vec<Made> =
+            (1..=3).map(|i| beside.make(i, HEADER + 65536, (writer, writer), &Owner::default()).unwrap()).collect();
+        for (i, (m, numbers)) in made.iter_mut().zip([1..5, 5..9, 9..11]).enumerate() {
+            set_number(m.segment.bytes_mut(), i as u64 + 1);
+            fill(m, 0, numbers);
+        }
+        let paths: Vec<PathBuf> = made.iter().map(|m| m.path.clone()).collect();
+        let meta = std::fs::metadata(&trail).unwrap();
+        let mut journal = Journal { writer, segments: Vec::new(), unreadable: Vec::new() };
+        let (mut spool, mut buf) = (Spool::new(), Vec::new());
+        let opened = headers(&mut journal, &paths, &meta, &mut buf);
+        // After the headers: the first is committed and used again as the fourth, the third goes on.
+        fill(&mut made[2], 2, 11..13);
+        made[0].segment.bytes_mut()[HEADER..].fill(0);
+        set_number(made[0].segment.bytes_mut(), 4);
+        fill(&mut made[0], 0, 13..15);
+        let amiss = contents(&mut journal, opened, &mut spool, &mut buf).unwrap();
+        let numbers: Vec<(u64, u64)> = journal.segments.iter().map(|s| s.numbers).collect();
+        assert_eq!((numbers, amiss, journal.unreadable), (vec![(5, 9), (9, 13)], vec![], vec![]));
+    }
+
+    #[test]
+    fn the_newest_segment_is_read_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let beside = Beside { trail: dir.path().join("t.db"), access: Access { mode: 0o600, group: None } };
+        if beside.reserves().is_err() {
+            return;
+        }
+        std::fs::write(&beside.trail, "").unwrap();
+        let writer = WriterId::random();
+        let mut journal = Journal { writer, segments: Vec::new(), unreadable: Vec::new() };
+        let (mut spool, mut buf) = (Spool::new(), Vec::new());
+        let mut paths = Vec::new();
+        for (i, numbers) in [(1, 1..3), (2, 3..6)] {
+            let mut m = beside.make(i, HEADER + 65536, (writer, writer), &Owner::default()).unwrap();
+            set_number(m.segment.bytes_mut(), i.into());
+            fill(&mut m, 0, numbers);
+            paths.push(m.path);
+        }
+        let opened = headers(&mut journal, &paths, &std::fs::metadata(&beside.trail).unwrap(), &mut buf);
+        contents(&mut journal, opened, &mut spool, &mut buf).unwrap();
+        assert_eq!(journal.segments.iter().map(|s| s.numbers).collect::<Vec<_>>(), [(1, 3), (3, 6)]);
+        // So what it holds stands before the other in the copy.
+        assert!(journal.segments[1].span.0 < journal.segments[0].span.0);
+    }
 }
