@@ -42,7 +42,8 @@ pub(crate) enum Command {
     /// Print records, newest first.
     #[command(
         after_help = "Conditions are joined by AND. A line of text has the position (seq), time (UTC), level, event, component, file, actor, values and context; \
-        `argus show SEQ` prints all of a record."
+        `argus show SEQ` prints all of a record. Records that are accepted and not committed yet follow the committed ones, so newest first they come first; they have \
+        `pending` for a position, with --json no seq, created_at, prev_hash and checksum. No page by --cursor shows them but the last of --oldest-first."
     )]
     Query {
         #[command(flatten)]
@@ -56,8 +57,15 @@ pub(crate) enum Command {
         /// The next page: go on behind this position, the seq that the page before ended with.
         #[arg(long, value_name = "SEQ", allow_negative_numbers = true, value_parser = whole())]
         cursor: Option<u64>,
+        /// Only committed records.
+        #[arg(long)]
+        no_pending: bool,
     },
     /// Print the last records, oldest first, and with -f those that come.
+    #[command(
+        after_help = "Without -f, the last records are those that are accepted and not committed yet (`pending`), and before them the committed ones. With -f, only \
+        committed records are printed, each once, when it is committed."
+    )]
     Tail {
         #[command(flatten)]
         filter: FilterArgs,
@@ -67,6 +75,9 @@ pub(crate) enum Command {
         /// Go on as records come, until SIGINT or SIGTERM.
         #[arg(short = 'f', long)]
         follow: bool,
+        /// Only committed records; with -f it is so anyway.
+        #[arg(long)]
+        no_pending: bool,
     },
     /// Print one record with all its fields.
     Show {
@@ -77,12 +88,12 @@ pub(crate) enum Command {
     /// Check the whole trail: chain, columns, schema, numbers of each writer.
     #[command(
         after_help = "Prints the count, positions, head, times and the assurance: `linked` means that the chain holds, so nothing was changed unless everything after \
-        it was made anew; keep the head elsewhere to notice that, too. Else prints each place that is wrong: position, code and record. Exit code 0 or 1."
+        it was made anew; keep the head elsewhere to notice that, too. Records that wait for their commit (`pending`) are counted, and are no part of the verdict. Else prints each place that is wrong: position, code and record. Exit code 0 or 1."
     )]
     Verify,
     /// Counts by level, event and component.
     Stats,
-    /// Where the trail is, and why there.
+    /// Where the trail is, and why there; the writers that have files beside it, and files that were put aside.
     Where,
 }
 

@@ -26,14 +26,8 @@ pub(crate) fn record(out: &mut dyn Write, r: &Record, json: bool) -> io::Result<
     let time = format_timestamp(r.timestamp);
     // Milliseconds are enough to read; `show` has them all.
     let time = time.get(..23).unwrap_or(&time);
-    write!(
-        out,
-        "{:>6}  {time}Z  {:<8}  {:<22}  {}",
-        r.seq.unwrap_or(0),
-        r.level,
-        clean(&r.event),
-        clean(&r.component)
-    )?;
+    let seq = r.seq.map_or_else(|| "pending".to_owned(), |s| s.to_string());
+    write!(out, "{seq:>6}  {time}Z  {:<8}  {:<22}  {}", r.level, clean(&r.event), clean(&r.component))?;
     if let Some(f) = &r.file_path {
         write!(out, "  {}", clean(f))?;
     }

@@ -109,6 +109,23 @@ pub(crate) fn write_canonical(f: &Fields<'_>, out: &mut Vec<u8>) {
 pub(crate) fn write_line(f: &Fields<'_>, checksum: &str, out: &mut Vec<u8>) {
     out.push(b'{');
     let mut o = Object(out, true);
+    accepted(&mut o, f);
+    o.text("created_at", f.created_at);
+    o.number("seq", f.seq);
+    o.text_opt("prev_hash", f.prev_hash);
+    o.text("checksum", checksum);
+    out.push(b'}');
+}
+
+/// As `write_line`, of a record that is not committed: without the four members that only a commit gives.
+pub(crate) fn write_pending_line(f: &Fields<'_>, out: &mut Vec<u8>) {
+    out.push(b'{');
+    accepted(&mut Object(out, true), f);
+    out.push(b'}');
+}
+
+/// The members that a record has from its acceptance on.
+fn accepted(o: &mut Object<'_>, f: &Fields<'_>) {
     o.text("timestamp", f.timestamp);
     o.text("level", f.level);
     o.text("event", f.event);
@@ -131,11 +148,6 @@ pub(crate) fn write_line(f: &Fields<'_>, checksum: &str, out: &mut Vec<u8>) {
     o.text("record_id", f.record_id);
     o.text("writer", f.writer);
     o.number("writer_seq", f.writer_seq);
-    o.text("created_at", f.created_at);
-    o.number("seq", f.seq);
-    o.text_opt("prev_hash", f.prev_hash);
-    o.text("checksum", checksum);
-    out.push(b'}');
 }
 
 /// An upper bound of the canonical length: the names, punctuation and fixed-width fields of a record that has every field.

@@ -161,6 +161,16 @@ pub(crate) fn record_of(f: &Fields<'_>, checksum: Option<&str>) -> Result<Record
     })
 }
 
+/// A record that is not committed, from its fields; each is looked at, since no checksum stands for it.
+pub(crate) fn pending_record_of(f: &Fields<'_>, buf: &mut Vec<u8>, scratch: &mut Scratch) -> Result<Record, String> {
+    // What a commit would give has its form.
+    let whole = Fields { seq: 1, created_at: "2000-01-01 00:00:00", prev_hash: None, ..*f };
+    if let Some(why) = form_error(&whole, buf, scratch) {
+        return Err(why);
+    }
+    Ok(Record { created_at: None, seq: None, ..record_of(&whole, None)? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

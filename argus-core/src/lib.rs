@@ -161,7 +161,7 @@ pub use location::{Backend, Location, locate};
 pub use logger::{AuditGuard, AuditLogger};
 pub use pending::{Completer, Pending};
 pub use queue::QueueKind;
-pub use reader::{AuditReader, Query, Stats, Tail};
+pub use reader::{AuditReader, PendingRecords, Query, Stats, Tail, TrailFiles, Unreadable, WriterFiles};
 pub use record::{Json, Record};
 pub use redaction::{Redaction, Shape};
 pub use sink::{

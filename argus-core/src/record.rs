@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use crate::canonical::{Fields, write_line};
+use crate::canonical::{Fields, write_line, write_pending_line};
 use crate::id::{Checksum, RecordId, WriterId, hex};
 use crate::level::{ActorType, Level, Outcome};
 
@@ -102,7 +102,8 @@ impl Record {
         }
     }
 
-    /// The record as a JSONL line (without its line end), the same whichever store it came from.
+    /// The record as a JSONL line (without its line end), the same whichever store it came from. While it is pending, `created_at`, `seq`, `prev_hash` and
+    /// `checksum` are left out.
     pub fn to_jsonl(&self) -> String {
         let timestamp = crate::time::format_timestamp(self.timestamp);
         let (trace, span) = (self.trace_id.map(|t| hex(&t)), self.span_id.map(|t| hex(&t)));
@@ -137,7 +138,10 @@ impl Record {
             prev_hash: prev.as_deref(),
         };
         let mut out = Vec::new();
-        write_line(&fields, &sum, &mut out);
+        match self.seq {
+            Some(_) => write_line(&fields, &sum, &mut out),
+            None => write_pending_line(&fields, &mut out),
+        }
         String::from_utf8(out).unwrap_or_default()
     }
 }

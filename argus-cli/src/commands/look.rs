@@ -1,10 +1,11 @@
-//! `show`, `verify`, `stats`, `where`.
+//! `show`, `verify`, `stats`.
 
 use std::io::{self, ErrorKind, Write};
 
-use argus_core::{AuditReader, Filter, RecordId, VerifyReport};
+use argus_core::{Filter, RecordId, VerifyReport};
 use serde_json::json;
 
+use super::query;
 use crate::args::Args;
 use crate::{Exit, Failure, output, plan};
 
@@ -57,7 +58,7 @@ fn print(report: &VerifyReport, json: bool, out: &mut dyn Write) -> io::Result<(
             "verdict": if report.is_ok() { "ok" } else { "tampered" }, "records": report.records, "seq": report.seq.map(|(a, b)| [a, b]), "head": report.head,
             "time": report.time.as_ref().map(|(a, b)| [a, b]), "assurance": report.assurance.as_str(), "findings": findings,
             "findings_total": report.findings_total, "unclosed_writers": report.unclosed_writers, "foreign_waiting": report.foreign_waiting,
-            "unfinished_tail": report.unfinished_tail,
+            "unfinished_tail": report.unfinished_tail, "pending": report.pending, "pending_unreadable": report.pending_unreadable,
         });
         writeln!(out, "{value}")?;
     } else {
@@ -75,11 +76,13 @@ fn print(report: &VerifyReport, json: bool, out: &mut dyn Write) -> io::Result<(
 }
 
 pub(crate) fn stats(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
-    let s = plan::reader(args)?.stats()?;
+    let reader = plan::reader(args)?;
+    let waiting = reader.pending()?;
+    let s = reader.stats()?;
     if args.json {
         let value = json!({
             "records": s.records, "by_level": s.by_level, "by_event": s.by_event, "by_component": s.by_component, "writers": s.writers, "oldest": s.oldest,
-            "newest": s.newest, "damaged": s.damaged,
+            "newest": s.newest, "damaged": s.damaged, "pending": waiting.total(), "pending_unreadable": waiting.unreadable().len(),
         });
         writeln!(out, "{value}")?;
         return Ok(Exit::Ok);
@@ -89,6 +92,8 @@ pub(crate) fn stats(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
         // Nothing has checked these texts.
         writeln!(out, "{} to {}", output::clean(a), output::clean(b))?;
     }
+    writeln!(out, "{} pending: accepted, not committed yet", waiting.total())?;
+    query::tell_unreadable(&waiting);
     if s.damaged > 0 {
         writeln!(out, "{} rows are no records: run `argus verify`", s.damaged)?;
     }
@@ -99,33 +104,6 @@ pub(crate) fn stats(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
         for (name, n) in rows {
             writeln!(out, "{n:>10}  {}", output::clean(name))?;
         }
-    }
-    Ok(Exit::Ok)
-}
-
-pub(crate) fn place(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
-    let l = plan::location(args)?;
-    let state = match AuditReader::open(&l.path) {
-        Ok(_) => "readable".to_owned(),
-        Err(e) if e.kind() == argus_core::ErrorKind::NotFound => {
-            "does not exist yet; the first writer makes it".to_owned()
-        }
-        Err(e) => e.to_string(),
-    };
-    if args.json {
-        writeln!(
-            out,
-            "{}",
-            json!({"path": l.path.to_string_lossy(), "backend": format!("{:?}", l.backend).to_lowercase(), "reason": l.reason, "state": state})
-        )?;
-    } else {
-        writeln!(
-            out,
-            "{}\n  why:   {}\n  state: {}",
-            output::clean(&l.path.to_string_lossy()),
-            output::clean(&l.reason),
-            output::clean(&state)
-        )?;
     }
     Ok(Exit::Ok)
 }

@@ -1,6 +1,7 @@
 //! One file a command.
 
 mod look;
+mod place;
 mod query;
 mod signals;
 mod watch;
@@ -14,14 +15,21 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let mut out = BufWriter::new(io::stdout().lock());
     let exit = match &args.command {
         Command::Watch { paths } => watch::watch(args, paths, &mut out)?,
-        Command::Query { filter, limit, oldest_first, cursor } => {
-            query::query(args, filter, *limit, *oldest_first, *cursor, &mut out)?
+        Command::Query { filter, limit, oldest_first, cursor, no_pending } => query::query(
+            args,
+            filter,
+            *limit,
+            query::Order { oldest_first: *oldest_first, cursor: *cursor },
+            !no_pending,
+            &mut out,
+        )?,
+        Command::Tail { filter, limit, follow, no_pending } => {
+            query::tail(args, filter, *limit, *follow, !no_pending, &mut out)?
         }
-        Command::Tail { filter, limit, follow } => query::tail(args, filter, *limit, *follow, &mut out)?,
         Command::Show { record } => look::show(args, record, &mut out)?,
         Command::Verify => look::verify(args, &mut out)?,
         Command::Stats => look::stats(args, &mut out)?,
-        Command::Where => look::place(args, &mut out)?,
+        Command::Where => place::place(args, &mut out)?,
     };
     match out.flush() {
         // `argus verify | head -0` must not turn a verdict into 0.

@@ -97,6 +97,25 @@ impl Owner {
         }
     }
 
+    /// Whether that process lives, by its own account and without a look at its lock; `None` where its number says nothing here.
+    pub(crate) fn lives(&self) -> Option<bool> {
+        let here = Self::of_this_process();
+        if self.boot_id.is_empty() || self.started == 0 {
+            return None;
+        }
+        if self.boot_id != here.boot_id {
+            return Some(false);
+        }
+        if self.pid_namespace != here.pid_namespace {
+            return None;
+        }
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process_id)).unwrap_or_default();
+        let mut words = stat.rsplit_once(')').map_or("", |s| s.1).split_whitespace();
+        // A zombie has let go of its lock.
+        let ended = words.next().is_none_or(|state| state == "Z" || state == "X");
+        Some(!ended && words.nth(18).and_then(|w| w.parse().ok()) == Some(self.started))
+    }
+
     /// Whether that process is certainly gone, although somebody (a child that it forked) holds its lock.
     fn is_gone(&self) -> bool {
         let here = Self::of_this_process();
@@ -132,24 +151,7 @@ impl Beside {
 
     /// Every writer that has files here.
     pub(crate) fn scan(&self) -> std::io::Result<BTreeMap<WriterId, Found>> {
-        let dir = self.trail.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut prefix = self.trail.file_name().unwrap_or_default().as_bytes().to_vec();
-        prefix.push(b'.');
-        let mut all: BTreeMap<WriterId, Found> = BTreeMap::new();
-        for entry in std::fs::read_dir(dir)? {
-            let name = entry?.file_name();
-            let Some((writer, ending)) = name.as_bytes().strip_prefix(&prefix[..]).and_then(split_name) else {
-                continue;
-            };
-            let found = all.entry(writer).or_default();
-            let path = dir.join(OsString::from_vec(name.as_bytes().to_vec()));
-            if ending == "lock" {
-                found.lock = Some(path);
-            } else if ending.ends_with(".journal") {
-                found.segments.push(path);
-            }
-        }
-        Ok(all)
+        scan(&self.trail)
     }
 
     /// Whether this file system keeps a promise of `fallocate`, so that a store into the mapping never finds the disk full.
@@ -257,6 +259,35 @@ impl Beside {
         }
         Ok(Some((Some(WriterLock { file, path: path.clone() }), owner)))
     }
+}
+
+/// Every writer that has files beside a trail.
+pub(crate) fn scan(trail: &Path) -> std::io::Result<BTreeMap<WriterId, Found>> {
+    let dir = trail.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut prefix = trail.file_name().unwrap_or_default().as_bytes().to_vec();
+    prefix.push(b'.');
+    let mut all: BTreeMap<WriterId, Found> = BTreeMap::new();
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let Some((writer, ending)) = name.as_bytes().strip_prefix(&prefix[..]).and_then(split_name) else {
+            continue;
+        };
+        let found = all.entry(writer).or_default();
+        let path = dir.join(OsString::from_vec(name.as_bytes().to_vec()));
+        if ending == "lock" {
+            found.lock = Some(path);
+        } else if ending.ends_with(".journal") {
+            found.segments.push(path);
+        }
+    }
+    Ok(all)
+}
+
+/// The number of a segment, as it stands in its file now.
+pub(crate) fn number_in(file: &File) -> std::io::Result<u64> {
+    let mut number = [0; 8];
+    std::os::unix::fs::FileExt::read_exact_at(file, &mut number, NUMBER.start as u64)?;
+    Ok(u64::from_le_bytes(number))
 }
 
 fn split_name(rest: &[u8]) -> Option<(WriterId, &str)> {

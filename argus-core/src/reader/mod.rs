@@ -1,7 +1,9 @@
 //! `AuditReader`: looking at a trail without touching it. It opens nothing for writing, makes no file, and reads in short steps, so that a writer is never held
 //! up. This side never imports the write side.
 
+mod beside;
 mod jsonl;
+mod pending;
 mod source;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -17,11 +19,14 @@ use crate::location::Backend;
 use crate::record::Record;
 use crate::verify::{VerifyReport, verify};
 
+pub use beside::{TrailFiles, WriterFiles};
 pub(crate) use jsonl::service_of;
+pub(crate) use pending::Copied;
+pub use pending::{PendingRecords, Unreadable};
 use source::PAGE;
 #[cfg(test)]
-pub(crate) use source::{About, Origin, Walked};
-pub(crate) use source::{Damage, Item, Links, Scan, Source, WriterRow};
+pub(crate) use source::{About, Ends, Origin, Walked};
+pub(crate) use source::{Damage, End, Item, Links, Scan, Source, WriterRow};
 pub use stats::Stats;
 
 /// Records that one call of [`Tail::poll`] gives at most.
@@ -123,7 +128,31 @@ impl AuditReader {
         Tail { scan: self.source.scan(filter), damaged: 0 }
     }
 
-    /// Counts of the whole trail.
+    /// The records that are accepted and not committed yet: they stand in journals beside the trail, of writers that live, and of those that died until
+    /// somebody opens the trail for writing. The journals are copied first, then the store is asked what of them is in: so each record up to the position
+    /// [`PendingRecords::committed`] in the trail, and each of these, is told exactly once.
+    ///
+    /// ```no_run
+    /// # use argus_core::{AuditReader, Filter};
+    /// # fn main() -> Result<(), argus_core::ReadError> {
+    /// let reader = AuditReader::open("/var/lib/shop/audit.db")?;
+    /// let pending = reader.pending()?;
+    /// let end = pending.committed();
+    /// for record in reader.query(Filter::new())?.take_while(|r| r.as_ref().is_ok_and(|r| r.seq <= Some(end))).chain(pending) {
+    ///     println!("{}", record?.to_jsonl());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The trail cannot be read. A journal that cannot be is no error: [`PendingRecords::unreadable`] names it.
+    pub fn pending(&self) -> Result<PendingRecords, ReadError> {
+        let journals = Copied::beside(&self.path)?;
+        let ends = self.source.ends(&journals.writers())?;
+        journals.settle(ends.last_seq, ends.log_id, |w| ends.writers.get(&w).copied())
+    }
+
+    /// Counts of the whole trail; pending records are not among them.
     ///
     /// # Errors
     /// The trail cannot be read.
@@ -136,7 +165,8 @@ impl AuditReader {
     /// # Errors
     /// The trail cannot be read.
     pub fn verify(&self) -> Result<VerifyReport, ReadError> {
-        verify(&*self.source)
+        let journals = Copied::beside(&self.path)?;
+        verify(&*self.source, Some(journals))
     }
 }
 

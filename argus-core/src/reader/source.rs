@@ -1,9 +1,11 @@
 //! `Source`: what a store must answer so that a trail can be read, and `Scan`: how far one query has come in it.
 
+use std::collections::HashMap;
+
 use crate::canonical::Fields;
 use crate::error::{ErrorKind, TrailError};
 use crate::filter::Filter;
-use crate::id::RecordId;
+use crate::id::{RecordId, WriterId};
 use crate::record::Record;
 use crate::verify::Code;
 
@@ -72,6 +74,25 @@ pub(crate) struct About {
     pub(crate) foreign_waiting: u64,
 }
 
+/// Which of some writers' records are in the store, at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ends {
+    /// The last position.
+    pub(crate) last_seq: u64,
+    /// `None` where it cannot be read.
+    pub(crate) log_id: Option<WriterId>,
+    /// Those that the store knows.
+    pub(crate) writers: HashMap<WriterId, End>,
+}
+
+/// How far one writer's records are in.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct End {
+    pub(crate) last: u64,
+    /// Closed or recovered: nothing more of it comes.
+    pub(crate) over: bool,
+}
+
 /// One step of a query.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
@@ -99,6 +120,8 @@ pub(crate) trait Source {
     fn walk(&self, after: u64, visit: &mut dyn FnMut(Item<'_>) -> bool) -> Result<Walked, TrailError>;
     /// Read after a walk that reached `last`; `None` if records came meanwhile, so walk on.
     fn about(&self, last: u64) -> Result<Option<About>, TrailError>;
+    /// How far these writers' records are in.
+    fn ends(&self, writers: &[WriterId]) -> Result<Ends, TrailError>;
     fn scan(&self, filter: Filter) -> Box<dyn Scan + '_>;
     fn by_id(&self, id: RecordId) -> Result<Option<Record>, TrailError>;
 }

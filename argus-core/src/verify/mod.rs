@@ -11,8 +11,9 @@ use crate::canonical::Fields;
 use crate::chain;
 use crate::error::{ErrorKind, TrailError};
 use crate::form::form_error;
+use crate::id::WriterId;
 use crate::json::Scratch;
-use crate::reader::{Damage, Item, Links, Source};
+use crate::reader::{Copied, Damage, Item, Links, Source};
 use writers::Writers;
 
 /// Walks that are begun again because the file was changed under them.
@@ -135,9 +136,10 @@ impl Walk {
     }
 }
 
-pub(crate) fn verify(source: &dyn Source) -> Result<VerifyReport, TrailError> {
+/// `journals` were copied before: what of them this walk does not meet is pending.
+pub(crate) fn verify(source: &dyn Source, mut journals: Option<Copied>) -> Result<VerifyReport, TrailError> {
     for _ in 0..ATTEMPTS {
-        if let Some(report) = attempt(source)? {
+        if let Some(report) = attempt(source, &mut journals)? {
             return Ok(report);
         }
     }
@@ -156,7 +158,7 @@ fn judge<T>(report: &mut VerifyReport, read: Result<T, TrailError>) -> Result<Op
 }
 
 /// One walk; `None` if the file was changed in a way that makes what was seen worthless.
-fn attempt(source: &dyn Source) -> Result<Option<VerifyReport>, TrailError> {
+fn attempt(source: &dyn Source, journals: &mut Option<Copied>) -> Result<Option<VerifyReport>, TrailError> {
     let mut report = VerifyReport::default();
     for (code, detail) in judge(&mut report, source.check_structure())?.unwrap_or_default() {
         report.find(None, code, None, detail);
@@ -202,6 +204,11 @@ fn attempt(source: &dyn Source) -> Result<Option<VerifyReport>, TrailError> {
             walk.report.find(None, Code::Gap, None, "the store holds records that cannot be reached in order");
         }
         let Walk { mut report, writers, prev, .. } = walk;
+        if let Some(journals) = journals.take() {
+            let log_id = writers.log_id().and_then(WriterId::parse_exact);
+            let pending = journals.settle(last, log_id, |w| writers.standing(&w.to_string()))?;
+            (report.pending, report.pending_unreadable) = (pending.total(), pending.unreadable().len() as u64);
+        }
         writers.end(about.writers.as_deref(), &mut report);
         report.head = prev;
         report.foreign_waiting = about.foreign_waiting;

@@ -117,6 +117,10 @@ pub struct VerifyReport {
     pub findings_total: u64,
     /// Writers without `audit_close`: alive, or dead without a word.
     pub unclosed_writers: Vec<String>,
+    /// Records that were accepted and are not in the trail yet: they stand in journals beside it. No part of the verdict.
+    pub pending: u64,
+    /// Journals that cannot be read, wholly or from some entry on; [`AuditReader::pending`](crate::AuditReader::pending) names them.
+    pub pending_unreadable: u64,
     /// Rows of other programs that wait for adoption.
     pub foreign_waiting: u64,
     /// Bytes of a last line that is being written or torn.
@@ -185,6 +189,12 @@ impl fmt::Display for VerifyReport {
             for finding in &self.findings {
                 write!(f, "\ntampered: {finding}")?;
             }
+        }
+        if self.pending > 0 {
+            write!(f, "\npending: {} accepted, not committed yet", self.pending)?;
+        }
+        if self.pending_unreadable > 0 {
+            write!(f, "\npending: {} unreadable journals", self.pending_unreadable)?;
         }
         if !self.unclosed_writers.is_empty() {
             write!(f, "\nunclosed writers: {}", self.unclosed_writers.len())?;

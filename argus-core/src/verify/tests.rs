@@ -46,6 +46,9 @@ impl Source for Script {
         let last_seq = self.about[about];
         Ok((last_seq <= last).then_some(About { last_seq, writers: None, foreign_waiting: 0 }))
     }
+    fn ends(&self, _: &[crate::id::WriterId]) -> Result<crate::reader::Ends, TrailError> {
+        unreachable!()
+    }
     fn scan(&self, _: Filter) -> Box<dyn Scan + '_> {
         unreachable!()
     }
@@ -55,7 +58,7 @@ impl Source for Script {
 }
 
 fn codes(script: &Script) -> Vec<Code> {
-    verify(script).unwrap().findings.iter().map(|f| f.code).collect()
+    verify(script, None).unwrap().findings.iter().map(|f| f.code).collect()
 }
 
 #[test]
@@ -79,8 +82,8 @@ fn damage_that_the_store_meets_anywhere_is_a_verdict() {
     let script = || Script { walks: vec![0], about: vec![0], ..Script::default() };
     assert_eq!(codes(&Script { structure: error(ErrorKind::Damaged), ..script() }), [Code::Integrity]);
     assert_eq!(codes(&Script { origin: error(ErrorKind::Damaged), ..script() }), [Code::Integrity]);
-    assert!(verify(&Script { structure: error(ErrorKind::Io), ..script() }).is_err());
-    assert!(verify(&Script { origin: error(ErrorKind::Busy), ..script() }).is_err());
+    assert!(verify(&Script { structure: error(ErrorKind::Io), ..script() }, None).is_err());
+    assert!(verify(&Script { origin: error(ErrorKind::Busy), ..script() }, None).is_err());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use super::report::{Code, VerifyReport};
 use crate::canonical::Fields;
 use crate::id::is_uuid;
-use crate::reader::{WriterRow, service_of};
+use crate::reader::{End, WriterRow, service_of};
 
 /// Most holes and gap records of one writer that are remembered, once those that explain each other are forgotten.
 const REMEMBERED: usize = 4096;
@@ -71,6 +71,12 @@ impl Writers {
             (w.start, w.last) = (last.unwrap_or(0), last.unwrap_or(0));
             w.unknown_start = last.is_none();
         }
+    }
+
+    /// How far a writer's records are in.
+    pub(super) fn standing(&self, id: &str) -> Option<End> {
+        let w = self.all.get(*self.by_id.get(id)?)?;
+        Some(End { last: w.last, over: w.closed || w.recovered })
     }
 
     fn get(&mut self, id: &str) -> usize {

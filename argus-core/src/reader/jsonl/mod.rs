@@ -3,17 +3,17 @@
 
 mod lines;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::source::{About, Damage, Item, Links, Origin, Page, Scan, Source, Walked, gather};
+use super::source::{About, Damage, End, Ends, Item, Links, Origin, Page, Scan, Source, Walked, gather};
 use crate::canonical::Fields;
 use crate::error::{ErrorKind, TrailError};
 use crate::filter::Filter;
 use crate::form::{members, record_of};
-use crate::id::RecordId;
+use crate::id::{RecordId, WriterId};
 use crate::line::Line;
 use crate::record::Record;
 use crate::verify::Code;
@@ -86,6 +86,12 @@ pub(crate) fn service_of(context: &str) -> Option<String> {
     value.get("service_name").and_then(|s| s.as_str()).map(str::to_owned)
 }
 
+/// The dead writer that an `audit_recovered` record names.
+fn recovered_writer(context: &str) -> Option<WriterId> {
+    let value: serde_json::Value = serde_json::from_str(context).ok()?;
+    value.get("writer").and_then(|w| WriterId::parse_exact(w.as_str()?))
+}
+
 /// Service names by writer, from the writers' own `audit_open` records, as the table `writers` of a database has them.
 type Services = HashMap<String, String>;
 
@@ -132,6 +138,46 @@ impl Source for JsonlSource {
     /// The walk saw the file to its end; what came since is of no concern.
     fn about(&self, last: u64) -> Result<Option<About>, TrailError> {
         Ok(Some(About { last_seq: last, ..About::default() }))
+    }
+
+    /// Read from the end, for what is asked for stands there: a writer's last record, and behind it what closes or recovers it.
+    fn ends(&self, writers: &[WriterId]) -> Result<Ends, TrailError> {
+        let mut ends = Ends::default();
+        let mut first = self.forward(0)?;
+        let head = first.next().map_err(self.err())?.and_then(|(text, _)| parse(text?).ok());
+        let mut earlier = serde_json::Value::Null;
+        if let Some(f) = head.as_ref().map(Line::fields).filter(|f| f.event == "audit_segment") {
+            ends.log_id = WriterId::parse_exact(f.writer);
+            earlier = serde_json::from_str(f.context).unwrap_or_default();
+        }
+        let mut missing: HashSet<WriterId> = writers.iter().copied().collect();
+        let mut recovered = HashSet::new();
+        let mut lines = Backward::new(self.file()?, None).map_err(self.err())?;
+        let mut text = Vec::new();
+        while let Some((line, _)) = lines.next(&mut text).map_err(self.err())? {
+            let Some(line) = line.and_then(|t| parse(t).ok()) else { continue };
+            let f = line.fields();
+            ends.last_seq = ends.last_seq.max(f.seq);
+            let own = f.component == "argus";
+            let Some(writer) = WriterId::parse_exact(f.writer) else { continue };
+            if own && f.event == "audit_recovered" && Some(writer) == ends.log_id {
+                recovered.extend(recovered_writer(f.context));
+            }
+            if missing.remove(&writer) {
+                let over = recovered.contains(&writer) || own && f.event == "audit_close";
+                ends.writers.insert(writer, End { last: f.writer_seq, over });
+            }
+            if missing.is_empty() {
+                break;
+            }
+        }
+        for writer in missing {
+            // Its records stand in segments before this one.
+            if let Some(last) = earlier.get("writers").and_then(|w| w.get(writer.to_string())?.as_u64()) {
+                ends.writers.insert(writer, End { last, over: recovered.contains(&writer) });
+            }
+        }
+        Ok(ends)
     }
 
     fn scan(&self, filter: Filter) -> Box<dyn Scan + '_> {

@@ -9,11 +9,11 @@ use std::sync::{Mutex, MutexGuard};
 
 use rusqlite::{Connection, OptionalExtension, Params};
 
-use super::source::{About, Damage, Item, Links, Origin, Scan, Source, Walked, WriterRow};
+use super::source::{About, Damage, End, Ends, Item, Links, Origin, Scan, Source, Walked, WriterRow};
 use crate::error::{ErrorKind, TrailError};
 use crate::filter::Filter;
 use crate::form::record_of;
-use crate::id::RecordId;
+use crate::id::{RecordId, WriterId};
 use crate::record::Record;
 use crate::store::sqlite::{error, schema};
 use crate::verify::Code;
@@ -210,6 +210,13 @@ impl Source for SqliteSource {
         })
     }
 
+    fn ends(&self, writers: &[WriterId]) -> Result<Ends, TrailError> {
+        self.read(|state| {
+            let tx = state.conn.unchecked_transaction()?;
+            ends(&tx, writers)
+        })
+    }
+
     fn scan(&self, filter: Filter) -> Box<dyn Scan + '_> {
         Box::new(SqliteScan::new(self, filter))
     }
@@ -316,6 +323,29 @@ impl At {
         (self.after, self.prev, *shown) = (id, None, *shown + 1);
         Ok(!visit(Item::Damage(damage)))
     }
+}
+
+fn ends(conn: &Connection, writers: &[WriterId]) -> rusqlite::Result<Ends> {
+    let newest = number(conn, "SELECT max(id) FROM audit_events", [])?.unwrap_or(0);
+    let mut ends = Ends { last_seq: u64::try_from(newest).unwrap_or(0), ..Ends::default() };
+    if writers.is_empty() {
+        return Ok(ends);
+    }
+    ends.log_id = conn
+        .prepare_cached("SELECT log_id FROM log_info")?
+        .query_row([], |r| Ok(r.get_ref(0)?.as_str().ok().and_then(WriterId::parse_exact)))
+        .optional()?
+        .flatten();
+    let mut s = conn.prepare_cached("SELECT last_seq, closed FROM writers WHERE writer = ?1")?;
+    for writer in writers {
+        let number =
+            |r: &rusqlite::Row<'_>, i| r.get_ref(i).map(|v| v.as_i64().ok().and_then(|n| u64::try_from(n).ok()));
+        let found = s.query_row([writer.to_string()], |r| Ok((number(r, 0)?, number(r, 1)?))).optional()?;
+        if let Some((last, closed)) = found {
+            ends.writers.insert(*writer, End { last: last.unwrap_or(0), over: closed != Some(0) });
+        }
+    }
+    Ok(ends)
 }
 
 fn about(conn: &Connection, last: u64) -> rusqlite::Result<Option<About>> {

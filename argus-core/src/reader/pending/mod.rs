@@ -1,0 +1,290 @@
+//! Pending records: what stands in journals and not in the store. [`journals`] copies them before the store is looked at, [`spool`] keeps the copy; here is what
+//! of it counts, and in which order it is shown.
+
+mod journals;
+mod spool;
+
+use std::collections::BinaryHeap;
+use std::path::PathBuf;
+
+use crate::canonical::Fields;
+use crate::entry::{Entry, Part, entries};
+use crate::error::{ErrorKind, ReadError, TrailError};
+use crate::filter::Filter;
+use crate::form::pending_record_of;
+use crate::id::{RecordId, WriterId, hex};
+use crate::json::Scratch;
+use crate::queue::files::Owner;
+use crate::reader::End;
+use crate::record::Record;
+use crate::sink::Trace;
+use crate::time;
+pub(crate) use journals::Copied;
+use journals::{Journal, damaged};
+use spool::Spool;
+
+/// A journal that cannot be read, wholly or from some entry on. The records that it may hold are not among those shown.
+#[derive(Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Unreadable {
+    /// The file; the trail itself where its folder cannot be looked through.
+    pub path: PathBuf,
+    /// Whose journal it is, by its name.
+    pub writer: Option<WriterId>,
+    /// Why.
+    pub error: TrailError,
+}
+
+/// Records that are accepted and not committed yet, by [`AuditReader::pending`](crate::AuditReader::pending): oldest first, each writer's in its order. They are a
+/// copy, in memory up to 8 MiB and else in a temporary file without a name, and stay what they are while the writers go on. [`Record::seq`], `created_at`,
+/// `prev_hash` and `checksum` are `None`; so is `stack`.
+pub struct PendingRecords {
+    spool: Spool,
+    runs: Vec<Run>,
+    total: u64,
+    committed: u64,
+    unreadable: Vec<Unreadable>,
+    filter: Filter,
+    left: usize,
+    /// The next entry of each writer; made by the first `next`.
+    heads: Option<BinaryHeap<Head>>,
+    buf: Vec<u8>,
+    scratch: Scratch,
+}
+
+/// Pending entries of one writer: parts of the spool, in order.
+struct Run {
+    writer: WriterId,
+    owner: Owner,
+    spans: Vec<(u64, u64)>,
+}
+
+/// The heap gives the greatest `rank` first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Head {
+    rank: [u8; 16],
+    run: usize,
+    entry: Vec<u8>,
+}
+
+/// The last step before a pending record is shown or compared with a filter. Committed records were looked at before they were stored; what is to be withheld
+/// from these is withheld here.
+fn prepare_pending(record: Record) -> Record {
+    record
+}
+
+impl Copied {
+    /// What of the copy the store does not have. `end` tells how far a writer's records are in, `committed` and `log_id` are of the same moment, later than the copy.
+    pub(crate) fn settle(
+        self,
+        committed: u64,
+        log_id: Option<WriterId>,
+        end: impl Fn(WriterId) -> Option<End>,
+    ) -> Result<PendingRecords, TrailError> {
+        let mut pending = PendingRecords {
+            spool: self.spool,
+            runs: Vec::new(),
+            total: 0,
+            committed,
+            unreadable: self.unreadable,
+            filter: Filter::new(),
+            left: usize::MAX,
+            heads: None,
+            buf: Vec::new(),
+            scratch: Scratch::default(),
+        };
+        for journal in self.journals {
+            let end = end(journal.writer).unwrap_or_default();
+            // What is left of a writer that is closed or recovered, nobody commits any more.
+            if !end.over {
+                pending.add(journal, log_id, end.last)?;
+            }
+        }
+        Ok(pending)
+    }
+}
+
+impl PendingRecords {
+    /// Only records that meet the filter, in its order and no more than its limit; its cursor says nothing here, for they have no position.
+    pub fn matching(mut self, filter: Filter) -> Self {
+        self.left = filter.limit.unwrap_or(usize::MAX);
+        self.filter = filter;
+        self
+    }
+
+    /// How many there are, whatever the filter.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The last position in the trail at the moment that these records are of. Those up to it are committed; what came behind it may be among these, too.
+    pub fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    /// Journals of which not all could be read.
+    pub fn unreadable(&self) -> &[Unreadable] {
+        &self.unreadable
+    }
+
+    /// The entries of a journal behind the number `last`, as long as they follow each other.
+    fn add(&mut self, journal: Journal, log_id: Option<WriterId>, last: u64) -> Result<(), TrailError> {
+        let Journal { writer, segments, unreadable } = journal;
+        let mut told = !unreadable.is_empty();
+        self.unreadable.extend(unreadable);
+        let mut run = Run { writer, owner: Owner::default(), spans: Vec::new() };
+        let mut next = last.saturating_add(1);
+        for s in segments {
+            let bad = if log_id.is_some_and(|id| id != s.header.log_id) {
+                let what = "the journal belongs to a log that was replaced; its records are not of this one";
+                Some(TrailError::new(ErrorKind::Replaced, what).at(&s.path))
+            } else if s.numbers.1 <= next {
+                continue;
+            } else if s.numbers.0 > next {
+                // A part that cannot be read explains it.
+                (!std::mem::replace(&mut told, true))
+                    .then(|| damaged("records are missing before those of the journal", &s.path))
+            } else {
+                run.owner = s.header.owner;
+                let (from, to, why) = self.sound(&run, s.span, next)?;
+                if to > from {
+                    run.spans.push((from, to));
+                }
+                next = s.numbers.1;
+                let Some(why) = why else { continue };
+                Some(damaged(&format!("an entry of the journal is no record: {why}"), &s.path))
+            };
+            self.unreadable.extend(bad.map(|error| Unreadable { path: s.path, writer: Some(writer), error }));
+            break;
+        }
+        if !run.spans.is_empty() {
+            self.runs.push(run);
+        }
+        Ok(())
+    }
+
+    /// The part of a span from the number `next` on whose entries are records, and why it ends early.
+    fn sound(
+        &mut self,
+        run: &Run,
+        (begin, end): (u64, u64),
+        next: u64,
+    ) -> Result<(u64, u64, Option<String>), TrailError> {
+        let (mut from, mut at, mut bytes) = (begin, begin, Vec::new());
+        while at < end {
+            let then = self.spool.after(at, &mut bytes).map_err(copy_error)?;
+            if let Some(e) = entries(&bytes).next() {
+                if e.writer_seq() < next {
+                    from = then;
+                } else if let Err(why) = record(&e, run, &mut self.buf, &mut self.scratch) {
+                    return Ok((from, at, Some(why)));
+                } else {
+                    self.total += 1;
+                }
+            }
+            at = then;
+        }
+        Ok((from, end, None))
+    }
+
+    /// Takes the next entry of a writer out of its spans.
+    fn head(&mut self, run: usize) -> Result<Option<Head>, TrailError> {
+        let down = self.filter.newest_first;
+        let Some(spans) = self.runs.get_mut(run).map(|r| &mut r.spans) else { return Ok(None) };
+        let Some(span) = (if down { spans.last_mut() } else { spans.first_mut() }) else { return Ok(None) };
+        let mut entry = Vec::new();
+        if down {
+            span.1 = self.spool.before(span.1, &mut entry).map_err(copy_error)?;
+        } else {
+            span.0 = self.spool.after(span.0, &mut entry).map_err(copy_error)?;
+        }
+        spans.retain(|s| s.0 < s.1);
+        let mut rank = entries(&entry).next().map_or([0; 16], |e| e.record_id().to_bytes());
+        if !down {
+            rank = rank.map(|b| !b);
+        }
+        Ok(Some(Head { rank, run, entry }))
+    }
+
+    fn step(&mut self) -> Result<Option<Record>, TrailError> {
+        if self.heads.is_none() {
+            let heads = (0..self.runs.len()).filter_map(|run| self.head(run).transpose()).collect::<Result<_, _>>()?;
+            self.heads = Some(heads);
+        }
+        while self.left > 0 {
+            let Some(head) = self.heads.as_mut().and_then(BinaryHeap::pop) else { return Ok(None) };
+            let next = self.head(head.run)?;
+            self.heads.get_or_insert_default().extend(next);
+            let Some((run, entry)) = self.runs.get(head.run).zip(entries(&head.entry).next()) else { continue };
+            // All were looked at before.
+            let Ok(record) = record(&entry, run, &mut self.buf, &mut self.scratch) else { continue };
+            let record = prepare_pending(record);
+            if self.filter.matches(&record, &run.owner.service_name) {
+                self.left -= 1;
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Iterator for PendingRecords {
+    type Item = Result<Record, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let step = self.step();
+        if step.is_err() {
+            self.left = 0;
+        }
+        step.transpose()
+    }
+}
+
+impl std::fmt::Debug for PendingRecords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut f = f.debug_struct("PendingRecords");
+        f.field("total", &self.total).field("committed", &self.committed).field("unreadable", &self.unreadable);
+        f.finish_non_exhaustive()
+    }
+}
+
+fn copy_error(e: std::io::Error) -> TrailError {
+    TrailError::io("cannot read the copy of a journal", std::env::temp_dir(), e)
+}
+
+/// The record that recovery would make of an entry.
+fn record(e: &Entry<'_>, run: &Run, buf: &mut Vec<u8>, scratch: &mut Scratch) -> Result<Record, String> {
+    let (secs, nanos) = e.time();
+    let mut timestamp = String::with_capacity(30);
+    time::write_rfc3339(secs, nanos, &mut timestamp);
+    let ids = match e.trace() {
+        Trace::Parent(t) => Some((hex(&t.trace_id), hex(&t.span_id))),
+        _ => None,
+    };
+    let (id, writer) = (RecordId::to_string(&e.record_id()), run.writer.to_string());
+    let fields = Fields {
+        timestamp: &timestamp,
+        level: e.level().as_str(),
+        event: e.text(Part::Event).unwrap_or_default(),
+        component: e.text(Part::Component).unwrap_or_default(),
+        original_output_file: &run.owner.original_output_file,
+        context: e.text(Part::Context).unwrap_or("{}"),
+        file_path: e.text(Part::FilePath),
+        user_agent: e.text(Part::UserAgent),
+        old_value: e.text(Part::OldValue),
+        new_value: e.text(Part::NewValue),
+        process_id: run.owner.process_id,
+        process_name: &run.owner.process_name,
+        actor_id: e.text(Part::ActorId),
+        actor_type: e.actor_type().map(|a| a.as_str()),
+        action: e.text(Part::Action),
+        outcome: e.outcome().map(|o| o.as_str()),
+        trace_id: ids.as_ref().map(|i| i.0.as_str()),
+        span_id: ids.as_ref().map(|i| i.1.as_str()),
+        record_id: &id,
+        writer: &writer,
+        writer_seq: e.writer_seq(),
+        ..Fields::default()
+    };
+    pending_record_of(&fields, buf, scratch)
+}
