@@ -141,7 +141,7 @@ fn each_record_is_seen_once_at_every_look_while_a_busy_writer_is_stalled_and_goe
         let (told, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let conn = stalls.then(|| sql(&path));
         let stall = || {
-            for c in &conn {
+            if let Some(c) = &conn {
                 c.busy_timeout(common::WAIT).unwrap();
                 c.execute_batch("BEGIN IMMEDIATE").unwrap();
             }

@@ -121,6 +121,11 @@ fn secrets_of_a_known_shape_are_withheld_from_what_is_recovered() {
         logger.close(Duration::from_millis(1));
         logger.close(WAIT);
         fs::rename(&away, &path).unwrap();
+        // A reader shows it before anybody recovers it, without the secret.
+        let pending = argus_core::AuditReader::open(&path).unwrap().pending().unwrap();
+        for r in pending {
+            assert!(!r.unwrap().to_jsonl().contains(&secret));
+        }
         reopen(&path);
         if logger.health().queue == QueueKind::Journal {
             assert_eq!(stranded(&path), [0]);

@@ -17,6 +17,7 @@ use crate::json::Scratch;
 use crate::queue::files::Owner;
 use crate::reader::End;
 use crate::record::Record;
+use crate::redaction::Redaction;
 use crate::sink::Trace;
 use crate::time;
 pub(crate) use journals::Copied;
@@ -45,6 +46,7 @@ pub struct PendingRecords {
     committed: u64,
     unreadable: Vec<Unreadable>,
     filter: Filter,
+    redaction: Redaction,
     left: usize,
     /// The next entry of each writer; made by the first `next`.
     heads: Option<BinaryHeap<Head>>,
@@ -67,10 +69,12 @@ struct Head {
     entry: Vec<u8>,
 }
 
-/// The last step before a pending record is shown or compared with a filter. Committed records were looked at before they were stored; what is to be withheld
-/// from these is withheld here.
-fn prepare_pending(record: Record) -> Record {
-    record
+/// The last step before a pending record is shown or compared with a filter. Committed records were looked at before they were stored; what has the shape of a secret
+/// is withheld from these here, by the default rules: a reader does not know those of the writer.
+fn withhold(redaction: &Redaction, entry: &mut [u8]) {
+    if let Ok(shapes) = redaction.compiled() {
+        shapes.chunk(entry);
+    }
 }
 
 impl Copied {
@@ -88,6 +92,7 @@ impl Copied {
             committed,
             unreadable: self.unreadable,
             filter: Filter::new(),
+            redaction: Redaction::default(),
             left: usize::MAX,
             heads: None,
             buf: Vec::new(),
@@ -212,13 +217,13 @@ impl PendingRecords {
             self.heads = Some(heads);
         }
         while self.left > 0 {
-            let Some(head) = self.heads.as_mut().and_then(BinaryHeap::pop) else { return Ok(None) };
+            let Some(mut head) = self.heads.as_mut().and_then(BinaryHeap::pop) else { return Ok(None) };
+            withhold(&self.redaction, &mut head.entry);
             let next = self.head(head.run)?;
             self.heads.get_or_insert_default().extend(next);
             let Some((run, entry)) = self.runs.get(head.run).zip(entries(&head.entry).next()) else { continue };
             // All were looked at before.
             let Ok(record) = record(&entry, run, &mut self.buf, &mut self.scratch) else { continue };
-            let record = prepare_pending(record);
             if self.filter.matches(&record, &run.owner.service_name) {
                 self.left -= 1;
                 return Ok(Some(record));
