@@ -217,7 +217,15 @@ fn commit(
                 waiting = Some(entry);
                 break true;
             }
-            seal_entry(store, &mut canonical, &mut Vec::new(), &mut head, &entry, &created_at, (&theirs, &text, None))?;
+            seal_entry(
+                &mut |f, sum| store.insert(f, sum),
+                &mut canonical,
+                &mut Vec::new(),
+                &mut head,
+                &entry,
+                &created_at,
+                (&theirs, &text, None),
+            )?;
             bytes += entry.bytes().len();
             last = entry.writer_seq();
             count += 1;

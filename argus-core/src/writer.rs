@@ -20,7 +20,7 @@ use crate::queue::{Chunk, Queue, QueueKind, Room};
 use crate::record::{Json, Record};
 use crate::sink::{OwnedTraceContext, Receipt, State as Fate, Trace};
 use crate::stack::Names;
-use crate::store::{Closed, Ends, ForeignRow, Head, Store};
+use crate::store::{Closed, Ends, ForeignRow, Head, Insert, Store};
 use crate::time;
 use crate::value::Value;
 
@@ -254,13 +254,19 @@ impl Writer {
         }
         let mut writer_last = done;
         let mut seen_first = None;
-        for entry in chunks.iter().flat_map(|c| entries(c)) {
-            seen_first.get_or_insert(entry.writer_seq());
-            if entry.writer_seq() > done {
-                self.insert(&mut head, &entry, &created_at)?;
-                writer_last = entry.writer_seq();
+        let Self { store, canonical, sealed, identity, writer, names, .. } = self;
+        store.insert_all(&mut |insert| {
+            for entry in chunks.iter().flat_map(|c| entries(c)) {
+                seen_first.get_or_insert(entry.writer_seq());
+                if entry.writer_seq() > done {
+                    let stack = entry.addresses().and_then(|a| names.text(a));
+                    let about = (&*identity, writer.as_str(), stack.as_deref());
+                    seal_entry(insert, canonical, sealed, &mut head, &entry, &created_at, about)?;
+                    writer_last = entry.writer_seq();
+                }
             }
-        }
+            Ok(())
+        })?;
         let closed = if closed { Closed::Yes } else { Closed::No };
         self.store.commit(&Ends { writer_last, log_writer_last: log_writer.last, closed })?;
         if let Some(first) = seen_first.filter(|f| *f <= done) {
@@ -271,12 +277,6 @@ impl Writer {
         }
         self.core.lock().ledger.health.adopted += rows.len() as u64;
         Ok(())
-    }
-
-    fn insert(&mut self, head: &mut Head, entry: &Entry<'_>, created_at: &str) -> Result<(), TrailError> {
-        let Self { store, canonical, sealed, identity, writer, names, .. } = self;
-        let stack = entry.addresses().and_then(|a| names.text(a));
-        seal_entry(&mut **store, canonical, sealed, head, entry, created_at, (identity, writer, stack.as_deref()))
     }
 
     /// A record of the log writer with nothing but a context.
@@ -303,7 +303,7 @@ impl Writer {
         let adopted = adopt::adopt(row, self.core.config.clock.now(), &self.core.rules.redaction);
         let (id, writer) = (new_id(&self.core), lw.id.to_string());
         let fields = Fields { record_id: &id, writer: &writer, writer_seq: lw.next(), created_at, ..adopted.fields() };
-        seal(&mut *self.store, &mut self.canonical, &mut Vec::new(), head, fields)
+        seal(&mut |f, sum| self.store.insert(f, sum), &mut self.canonical, &mut Vec::new(), head, fields)
     }
 
     /// After a commit: the account, those who wait, observers.
@@ -311,20 +311,20 @@ impl Writer {
         let core = self.core.clone();
         let now = core.config.clock.now();
         let mut acks = Vec::new();
+        // Before the lock: callers must not wait while thousands are counted.
+        let (mut own, mut callers, mut reached) = (0, 0, None);
+        for e in chunks.iter().flat_map(|c| entries(c.bytes())) {
+            if e.is_own() {
+                own += 1
+            } else {
+                callers += 1
+            }
+            reached = Some(e.writer_seq());
+        }
         let last;
         {
             let mut state = core.lock();
-            let (mut own, mut callers) = (0, 0);
-            let mut reached = state.done_seq;
-            for e in chunks.iter().flat_map(|c| entries(c.bytes())) {
-                if e.is_own() {
-                    own += 1
-                } else {
-                    callers += 1
-                }
-                reached = e.writer_seq();
-            }
-            last = reached;
+            last = reached.unwrap_or(state.done_seq);
             state.ledger.health.own += own;
             state.ledger.committed(callers, now);
             state.done_seq = last;
@@ -540,7 +540,7 @@ impl LogWriter {
 /// Seals one entry as a record of `writer`.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn seal_entry(
-    store: &mut dyn Store,
+    insert: &mut Insert<'_>,
     canonical: &mut Vec<u8>,
     sealed: &mut Vec<(u64, u64, Checksum)>,
     head: &mut Head,
@@ -558,22 +558,23 @@ pub(crate) fn seal_entry(
         }
         _ => (None, None),
     };
+    let [event, component, context, file_path, user_agent, old_value, new_value, actor_id, action, _] = entry.texts();
     let fields = Fields {
         timestamp: &timestamp,
         level: entry.level().as_str(),
-        event: entry.text(Part::Event).unwrap_or_default(),
-        component: entry.text(Part::Component).unwrap_or_default(),
+        event: event.unwrap_or_default(),
+        component: component.unwrap_or_default(),
         original_output_file: &identity.original_output_file,
-        context: entry.text(Part::Context).unwrap_or("{}"),
-        file_path: entry.text(Part::FilePath),
-        user_agent: entry.text(Part::UserAgent),
-        old_value: entry.text(Part::OldValue),
-        new_value: entry.text(Part::NewValue),
+        context: context.unwrap_or("{}"),
+        file_path,
+        user_agent,
+        old_value,
+        new_value,
         process_id: identity.process_id,
         process_name: &identity.process_name,
-        actor_id: entry.text(Part::ActorId),
+        actor_id,
         actor_type: entry.actor_type().map(|a| a.as_str()),
-        action: entry.text(Part::Action),
+        action,
         outcome: entry.outcome().map(|o| o.as_str()),
         trace_id,
         span_id,
@@ -584,7 +585,7 @@ pub(crate) fn seal_entry(
         created_at,
         ..Fields::default()
     };
-    seal(store, canonical, sealed, head, fields)
+    seal(insert, canonical, sealed, head, fields)
 }
 
 /// Seals a record of the log writer with nothing but a context.
@@ -616,12 +617,12 @@ pub(crate) fn seal_log_record(
         created_at,
         ..Fields::default()
     };
-    seal(store, canonical, &mut Vec::new(), head, fields)
+    seal(&mut |f, sum| store.insert(f, sum), canonical, &mut Vec::new(), head, fields)
 }
 
 /// The chain step: position, link, checksum, insert.
 fn seal(
-    store: &mut dyn Store,
+    insert: &mut Insert<'_>,
     buf: &mut Vec<u8>,
     sealed: &mut Vec<(u64, u64, Checksum)>,
     head: &mut Head,
@@ -630,7 +631,7 @@ fn seal(
     let (mut prev, mut sum) = ([0; 64], [0; 64]);
     let fields = Fields { seq: head.next_seq, prev_hash: head.prev.map(|p| p.encode(&mut prev) as &str), ..fields };
     let checksum = chain::checksum(&fields, buf);
-    store.insert(&fields, checksum.encode(&mut sum))?;
+    insert(&fields, checksum.encode(&mut sum))?;
     sealed.push((fields.writer_seq, head.next_seq, checksum));
     head.next_seq += 1;
     head.prev = Some(checksum);
