@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::SystemTime;
 
 use crate::canonical::upper_bound;
 use crate::entry::{EntryWriter, Part};
@@ -59,7 +58,8 @@ impl Rules {
 
 /// What accept needs of the call.
 pub(crate) struct Call<'a> {
-    pub(crate) now: SystemTime,
+    /// Now, in parts; the caller needs them for the id, too.
+    pub(crate) now: Option<(i64, u32)>,
     pub(crate) trace: Option<&'a TraceContext<'a>>,
     pub(crate) observers: ObserverSet,
     pub(crate) own: bool,
@@ -119,10 +119,13 @@ fn encode_inner(
     if event.event.len() > MAX_EVENT {
         return Err(AuditError::TooLarge { field: "event".into(), size: event.event.len(), limit: MAX_EVENT });
     }
-    let (secs, nanos) = time::split(event.at.unwrap_or(call.now))
+    let (secs, nanos) = event
+        .at
+        .map_or(call.now, time::split)
         .ok_or_else(|| invalid("timestamp", "the time lies outside the years 0000 to 9999"))?;
     let component = event.component.filter(|c| !c.is_empty()).unwrap_or(&rules.component);
-    let path = event.file_path.map(|p| (p, p.to_string_lossy()));
+    // (`to_string_lossy` alone looks at every byte on its own.)
+    let path = event.file_path.map(|p| (p, p.to_str().map_or_else(|| p.to_string_lossy(), Cow::Borrowed)));
     let path_text = path.as_ref().map(|(_, t)| &**t);
     if !call.own && component == OWN_COMPONENT && OWN_EVENTS.contains(&event.event) {
         return Err(invalid("event", "Argus says this of itself; name the event or its component otherwise"));
@@ -136,7 +139,7 @@ fn encode_inner(
         ("action", event.action),
     ];
     for (name, text) in texts {
-        if text.is_some_and(|t| t.as_bytes().contains(&0)) {
+        if text.is_some_and(crate::json::has_nul) {
             return Err(invalid(name, "text must not contain NUL"));
         }
     }
@@ -149,31 +152,31 @@ fn encode_inner(
     }
     w.text(Part::Event, Some(event.event));
     w.text(Part::Component, Some(component));
-    let start = w.0.len();
+    let start = w.buf.len();
     field.set("context");
     encode_context(
         event,
         path.as_ref().filter(|(_, t)| matches!(t, Cow::Owned(_))).map(|(p, _)| *p),
         rules,
-        w.0,
+        w.buf,
         json,
         order,
         call.own,
     )?;
     w.part(Part::Context, start);
-    let mut json_len = w.0.len() - start;
+    let mut json_len = w.buf.len() - start;
     w.text(Part::FilePath, path_text);
     w.text(Part::UserAgent, event.user_agent);
     for (part, name, value) in [(Part::OldValue, "old_value", &event.old), (Part::NewValue, "new_value", &event.new)] {
         field.set(name);
-        let start = w.0.len();
-        let mut out = JsonWriter::new(w.0, json, &rules.redaction, Source::Caller);
+        let start = w.buf.len();
+        let mut out = JsonWriter::new(w.buf, json, &rules.redaction, Source::Caller);
         if value.encode(&mut out).map_err(|e| json_error(name.into(), e))? {
             w.part(part, start);
         } else {
-            w.0.truncate(start);
+            w.buf.truncate(start);
         }
-        json_len += w.0.len() - start;
+        json_len += w.buf.len() - start;
     }
     w.text(Part::ActorId, event.actor);
     w.text(Part::Action, event.action);
@@ -181,8 +184,8 @@ fn encode_inner(
     let size = rules.constant + upper_bound(texts.iter().filter_map(|(_, t)| *t), json_len);
     // A record that would be refused for the room that its stack may need goes without: the fact matters more.
     if call.stack && size + MAX_STACK <= MAX_RECORD {
-        let start = w.0.len();
-        crate::stack::capture(w.0);
+        let start = w.buf.len();
+        crate::stack::capture(w.buf);
         w.part(Part::Stack, start);
     }
     w.end();
@@ -275,12 +278,13 @@ fn encode_context(
 fn place<'a>(order: &mut Vec<(u64, usize)>, n: usize, key: impl Fn(usize) -> &'a str) {
     let prefix = crate::json::prefix(key(n));
     order.push((prefix, n));
-    for i in (1..order.len()).rev() {
-        let [.., (before, m), _] = order[..=i] else { break };
-        if !crate::json::prefixed_cmp((before, || key(m)), (prefix, || key(n))).is_gt() {
-            break;
-        }
-        order.swap(i - 1, i);
+    // From the end: what comes in order is compared once.
+    let mut at = order.len() - 1;
+    while let Some((before, m)) = at.checked_sub(1).and_then(|i| order.get(i).copied())
+        && crate::json::prefixed_cmp((before, || key(m)), (prefix, || key(n))).is_gt()
+    {
+        order.swap(at - 1, at);
+        at -= 1;
     }
 }
 

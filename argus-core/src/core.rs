@@ -21,6 +21,7 @@ use crate::queue::segment::ForkMark;
 use crate::queue::{Queue, QueueKind, Room};
 use crate::sink::{Caller, Carrier, CloseReport, LossReason, Trace};
 use crate::thread;
+use crate::time;
 
 /// The longest wait for a segment of the journal under `Reject`.
 const MAKING: Duration = Duration::from_millis(500);
@@ -133,8 +134,8 @@ impl Core {
     }
 
     /// RFC 9562, version 7: milliseconds, then this writer's random bits plus the record's number. Unique in the writer by the number, between writers by 74 random bits.
-    fn mint(&self, now: SystemTime, writer_seq: u64) -> RecordId {
-        let ms = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis());
+    fn mint(&self, ms: u64, writer_seq: u64) -> RecordId {
+        let ms = u128::from(ms);
         let random = self.id_seed.wrapping_add(u128::from(writer_seq));
         let id = (ms & 0xffff_ffff_ffff) << 80
             | 7 << 76
@@ -147,7 +148,7 @@ impl Core {
     /// An id for a record of the log writer: version 7, wholly random but for the time.
     pub(crate) fn fresh_id(&self) -> RecordId {
         let random = u128::from_be_bytes(WriterId::random().0);
-        let id = self.mint(self.config.clock.now(), 0).0;
+        let id = self.mint(time::millis(time::split(self.config.clock.now())), 0).0;
         let time = u128::from_be_bytes(id) >> 64 << 64;
         RecordId((time | 2 << 62 | (random & 0x3fff_ffff_ffff_ffff)).to_be_bytes())
     }
@@ -212,8 +213,9 @@ impl Core {
             },
         };
         let trace = trace.filter(|t| t.trace_id != [0; 16] && t.span_id != [0; 8]);
+        let split = time::split(now);
         let call = Call {
-            now,
+            now: split,
             trace: trace.as_ref(),
             observers: carrier.observers,
             own: false,
@@ -221,7 +223,7 @@ impl Core {
         };
         let result = accept::with_buffers(|buffers| {
             accept::encode(event, &self.rules, &call, buffers)?;
-            self.enqueue(&mut buffers.entry, now, carrier.caller, ack)
+            self.enqueue(&mut buffers.entry, time::millis(split), carrier.caller, ack)
         });
         result.inspect_err(|e| self.refuse(e, carrier.caller, now))
     }
@@ -230,7 +232,7 @@ impl Core {
     fn enqueue(
         &self,
         bytes: &mut [u8],
-        now: SystemTime,
+        ms: u64,
         caller: Caller,
         ack: bool,
     ) -> Result<(RecordId, Option<Pending>), AuditError> {
@@ -285,7 +287,7 @@ impl Core {
         }
         state.last_seq += 1;
         let seq = state.last_seq;
-        let id = self.mint(now, seq);
+        let id = self.mint(ms, seq);
         entry::number(bytes, seq, id, check);
         state.queue.push(bytes);
         let queued = state.queue.bytes();
@@ -496,11 +498,12 @@ pub(crate) fn own_entry(
     now: SystemTime,
     out: &mut Vec<u8>,
 ) -> Result<(), AuditError> {
+    let now = time::split(now);
     let call = Call { now, trace: None, observers: Default::default(), own: true, stack: false };
     accept::with_buffers(|buffers| {
         accept::encode(event, &core.rules, &call, buffers)?;
         state.last_seq += 1;
-        let id = core.mint(now, state.last_seq);
+        let id = core.mint(time::millis(now), state.last_seq);
         let check = entry::check(&buffers.entry);
         entry::number(&mut buffers.entry, state.last_seq, id, check);
         out.extend_from_slice(&buffers.entry);

@@ -26,6 +26,8 @@ pub(crate) enum Part {
 }
 
 const PARTS: usize = 11;
+/// The parts that are text.
+const TEXTS: usize = PARTS - 1;
 const LEN: usize = 0;
 const SEQ: usize = 4;
 const ID: usize = 12;
@@ -57,10 +59,14 @@ fn get<const N: usize>(buf: &[u8], at: usize) -> [u8; N] {
     buf.get(at..at + N).and_then(|s| s.try_into().ok()).unwrap_or([0; N])
 }
 
-/// Writes one entry into a buffer.
-pub(crate) struct EntryWriter<'b>(pub(crate) &'b mut Vec<u8>);
+/// Writes one entry into a buffer: the texts as they come, the head from a place of fixed size, where no step needs a check.
+pub(crate) struct EntryWriter<'b> {
+    pub(crate) buf: &'b mut Vec<u8>,
+    head: [u8; HEAD],
+}
 
 impl<'b> EntryWriter<'b> {
+    #[inline]
     pub(crate) fn begin(buf: &'b mut Vec<u8>) -> Self {
         const EMPTY: [u8; HEAD] = {
             let mut head = [0; HEAD];
@@ -73,9 +79,10 @@ impl<'b> EntryWriter<'b> {
         };
         buf.clear();
         buf.extend_from_slice(&EMPTY);
-        Self(buf)
+        Self { buf, head: EMPTY }
     }
 
+    #[inline]
     pub(crate) fn head(
         &mut self,
         level: Level,
@@ -84,46 +91,54 @@ impl<'b> EntryWriter<'b> {
         secs: i64,
         nanos: u32,
     ) {
-        put(self.0, SECS, secs.to_le_bytes());
-        put(self.0, NANOS, nanos.to_le_bytes());
-        put(self.0, LEVEL, [level as u8]);
-        put(self.0, ACTOR, [actor.map_or(0, |a| a as u8 + 1)]);
-        put(self.0, OUTCOME, [outcome.map_or(0, |o| o as u8 + 1)]);
+        put(&mut self.head, SECS, secs.to_le_bytes());
+        put(&mut self.head, NANOS, nanos.to_le_bytes());
+        put(&mut self.head, LEVEL, [level as u8]);
+        put(&mut self.head, ACTOR, [actor.map_or(0, |a| a as u8 + 1)]);
+        put(&mut self.head, OUTCOME, [outcome.map_or(0, |o| o as u8 + 1)]);
     }
 
+    #[inline]
     pub(crate) fn carrier(&mut self, trace: Option<&TraceContext<'_>>, observers: ObserverSet) {
         if let Some(t) = trace {
-            put(self.0, TRACE, [1, t.flags, u8::from(t.remote)]);
-            put(self.0, TRACE_ID, t.trace_id);
-            put(self.0, SPAN_ID, t.span_id);
+            put(&mut self.head, TRACE, [1, t.flags, u8::from(t.remote)]);
+            put(&mut self.head, TRACE_ID, t.trace_id);
+            put(&mut self.head, SPAN_ID, t.span_id);
         }
-        put(self.0, OBSERVERS, observers.0.to_le_bytes());
+        put(&mut self.head, OBSERVERS, observers.0.to_le_bytes());
     }
 
     /// Marks a record that Argus makes of itself.
     pub(crate) fn own(&mut self) {
-        put(self.0, OWN, [1]);
+        put(&mut self.head, OWN, [1]);
     }
 
     /// Ends a part that began at `start` and goes to the end of the buffer. Parts come in order.
+    #[inline]
     pub(crate) fn part(&mut self, part: Part, start: usize) {
-        let len = u32::try_from(self.0.len() - start).unwrap_or(0);
-        put(self.0, LENGTHS + 4 * part as usize, len.to_le_bytes());
+        let len = u32::try_from(self.buf.len() - start).unwrap_or(0);
+        put(&mut self.head, LENGTHS + 4 * part as usize, len.to_le_bytes());
     }
 
+    #[inline]
     pub(crate) fn text(&mut self, part: Part, text: Option<&str>) {
         if let Some(t) = text.filter(|t| !t.is_empty()) {
-            let start = self.0.len();
-            self.0.extend_from_slice(t.as_bytes());
+            let start = self.buf.len();
+            self.buf.extend_from_slice(t.as_bytes());
             self.part(part, start);
         }
     }
 
-    /// Fills up to whole words, and notes the length.
-    pub(crate) fn end(&mut self) {
-        self.0.resize(self.0.len().next_multiple_of(8), 0);
-        let len = u32::try_from(self.0.len()).unwrap_or(0);
-        put(self.0, LEN, len.to_le_bytes());
+    /// Fills up to whole words, notes the length, and puts the head in its place.
+    #[inline]
+    pub(crate) fn end(mut self) {
+        let fill = self.buf.len().wrapping_neg() % 8;
+        self.buf.extend_from_slice([0; 8].get(..fill).unwrap_or_default());
+        let len = u32::try_from(self.buf.len()).unwrap_or(0);
+        put(&mut self.head, LEN, len.to_le_bytes());
+        if let Some(head) = self.buf.first_chunk_mut() {
+            *head = self.head;
+        }
     }
 }
 
@@ -289,6 +304,21 @@ impl<'a> Entry<'a> {
     pub(crate) fn addresses(&self) -> Option<impl Iterator<Item = u64> + use<'a>> {
         let (addresses, _) = self.bytes_of(Part::Stack)?.as_chunks();
         Some(addresses.iter().copied().map(u64::from_le_bytes))
+    }
+    /// All texts, in the order of [`Part`]: one walk, for those who need most of them.
+    pub(crate) fn texts(&self) -> [Option<&'a str>; TEXTS] {
+        let (mut texts, mut at) = ([None; TEXTS], HEAD);
+        let (lengths, _) = self.bytes.get(LENGTHS..HEAD).unwrap_or_default().as_chunks();
+        for (text, len) in texts.iter_mut().zip(lengths) {
+            let len = u32::from_le_bytes(*len);
+            if len != ABSENT {
+                let end = at + len as usize;
+                // Only text was ever put in.
+                *text = self.bytes.get(at..end).and_then(|b| std::str::from_utf8(b).ok());
+                at = end;
+            }
+        }
+        texts
     }
     pub(crate) fn text(&self, part: Part) -> Option<&'a str> {
         // Only text was ever put in.

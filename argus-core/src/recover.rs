@@ -223,7 +223,15 @@ fn commit(
                 shapes.chunk(&mut clean);
             }
             let entry = Entry::of(&clean).unwrap_or(entry);
-            seal_entry(store, &mut canonical, &mut Vec::new(), &mut head, &entry, &created_at, (&theirs, &text, None))?;
+            seal_entry(
+                &mut |f, sum| store.insert(f, sum),
+                &mut canonical,
+                &mut Vec::new(),
+                &mut head,
+                &entry,
+                &created_at,
+                (&theirs, &text, None),
+            )?;
             bytes += entry.bytes().len();
             last = entry.writer_seq();
             count += 1;

@@ -24,6 +24,11 @@ pub(crate) fn split(t: SystemTime) -> Option<(i64, u32)> {
     (-62_167_219_200..=253_402_300_799).contains(&secs).then_some((secs, nanos))
 }
 
+/// Whole milliseconds since the Unix epoch; 0 before it, and where `split` gives nothing.
+pub(crate) fn millis(split: Option<(i64, u32)>) -> u64 {
+    split.map_or(0, |(secs, nanos)| u64::try_from(secs * 1000 + i64::from(nanos / 1_000_000)).unwrap_or(0))
+}
+
 fn civil(secs: i64, nanos: u32) -> Option<DateTime> {
     EPOCH.checked_add(SignedDuration::new(secs, i32::try_from(nanos).ok()?)).ok()
 }
@@ -98,8 +103,10 @@ mod tests {
         assert_eq!(s, "2026-11-18T11:06:40.120000000Z");
         assert_eq!(parse_exact(&s), Some(t));
         assert_eq!(parse_exact("2026-11-18T11:06:40.12Z"), None);
+        assert_eq!(millis(split(t)), 1_795_000_000_120);
         assert_eq!(parse_any("2026-11-18T12:06:40.12+01:00"), Some(t));
         let old = UNIX_EPOCH - Duration::new(1, 1);
+        assert_eq!(millis(split(old)), 0);
         assert_eq!(format_timestamp(old), "1969-12-31T23:59:58.999999999Z");
         assert_eq!(parse_exact("1969-12-31T23:59:58.999999999Z"), Some(old));
         for edge in ["0000-01-01T00:00:00.000000000Z", "9999-12-31T23:59:59.999999999Z"] {

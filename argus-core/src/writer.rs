@@ -1,28 +1,28 @@
 //! The one writer thread of a logger: drain, chain, store, commit, acknowledge. Only it assigns `seq` and calls `Store`. A failed transaction is never believed:
 //! the batch is kept and tried again, and the store itself tells what is in already.
 
+mod seal;
+mod tell;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::adopt;
 use crate::canonical::Fields;
-use crate::chain;
 use crate::core::{Core, State, own_entry};
-use crate::entry::{Entry, Part, entries};
+use crate::entry::entries;
 use crate::error::{AuditError, TrailError};
 use crate::event::AuditEvent;
-use crate::id::{Checksum, RecordId, WriterId, hex};
+use crate::id::Checksum;
 use crate::level::Level;
-use crate::observers::Observation;
 use crate::queue::files::WriterLock;
-use crate::queue::{Chunk, Queue, QueueKind, Room};
-use crate::record::{Json, Record};
-use crate::sink::{OwnedTraceContext, Receipt, State as Fate, Trace};
+use crate::queue::{Chunk, Queue, Room};
 use crate::stack::Names;
 use crate::store::{Closed, Ends, ForeignRow, Head, Store};
 use crate::time;
-use crate::value::Value;
+pub(crate) use seal::{Identity, LogWriter, context_of, seal_entry, seal_log_record, sha256_hex};
+use seal::{new_id, seal};
 
 /// Most adopted rows in one transaction.
 const FOREIGN: usize = 500;
@@ -31,14 +31,6 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_s
 
 /// Between two records that the queue is nearly full.
 const HIGH_WATER_PAUSE: Duration = Duration::from_secs(60);
-
-/// What every record of this process says.
-#[derive(Clone)]
-pub(crate) struct Identity {
-    pub(crate) original_output_file: String,
-    pub(crate) process_id: u64,
-    pub(crate) process_name: String,
-}
 
 pub(crate) struct Writer {
     core: Arc<Core>,
@@ -289,13 +281,19 @@ impl Writer {
         }
         let mut writer_last = done;
         let mut seen_first = None;
-        for entry in chunks.iter().flat_map(|c| entries(c)) {
-            seen_first.get_or_insert(entry.writer_seq());
-            if entry.writer_seq() > done {
-                self.insert(&mut head, &entry, &created_at)?;
-                writer_last = entry.writer_seq();
+        let Self { store, canonical, sealed, identity, writer, names, .. } = self;
+        store.insert_all(&mut |insert| {
+            for entry in chunks.iter().flat_map(|c| entries(c)) {
+                seen_first.get_or_insert(entry.writer_seq());
+                if entry.writer_seq() > done {
+                    let stack = entry.addresses().and_then(|a| names.text(a));
+                    let about = (&*identity, writer.as_str(), stack.as_deref());
+                    seal_entry(insert, canonical, sealed, &mut head, &entry, &created_at, about)?;
+                    writer_last = entry.writer_seq();
+                }
             }
-        }
+            Ok(())
+        })?;
         let closed = if closed { Closed::Yes } else { Closed::No };
         self.store.commit(&Ends { writer_last, log_writer_last: log_writer.last, closed })?;
         if let Some(first) = seen_first.filter(|f| *f <= done) {
@@ -306,12 +304,6 @@ impl Writer {
         }
         self.core.lock().ledger.health.adopted += rows.len() as u64;
         Ok(())
-    }
-
-    fn insert(&mut self, head: &mut Head, entry: &Entry<'_>, created_at: &str) -> Result<(), TrailError> {
-        let Self { store, canonical, sealed, identity, writer, names, .. } = self;
-        let stack = entry.addresses().and_then(|a| names.text(a));
-        seal_entry(&mut **store, canonical, sealed, head, entry, created_at, (identity, writer, stack.as_deref()))
     }
 
     /// A record of the log writer with nothing but a context.
@@ -338,115 +330,7 @@ impl Writer {
         let adopted = adopt::adopt(row, self.core.config.clock.now(), &self.core.rules.redaction);
         let (id, writer) = (new_id(&self.core), lw.id.to_string());
         let fields = Fields { record_id: &id, writer: &writer, writer_seq: lw.next(), created_at, ..adopted.fields() };
-        seal(&mut *self.store, &mut self.canonical, &mut Vec::new(), head, fields)
-    }
-
-    /// After a commit: the account, those who wait, observers.
-    fn acknowledge(&mut self, chunks: &[Chunk]) {
-        let core = self.core.clone();
-        let now = core.config.clock.now();
-        let mut acks = Vec::new();
-        let last;
-        {
-            let mut state = core.lock();
-            let (mut own, mut callers) = (0, 0);
-            let mut reached = state.done_seq;
-            for e in chunks.iter().flat_map(|c| entries(c.bytes())) {
-                if e.is_own() {
-                    own += 1
-                } else {
-                    callers += 1
-                }
-                reached = e.writer_seq();
-            }
-            last = reached;
-            state.ledger.health.own += own;
-            state.ledger.committed(callers, now);
-            state.done_seq = last;
-            while state.acks.front().is_some_and(|(seq, _)| *seq <= last) {
-                acks.extend(state.acks.pop_front());
-            }
-        }
-        core.progress.notify_all();
-        let receipt_of = |seq: u64, id: RecordId| {
-            let mut r = Receipt::new(id, Fate::Committed);
-            r.committed_at = Some(now);
-            if let Ok(i) = self.sealed.binary_search_by_key(&seq, |s| s.0) {
-                r.seq = Some(self.sealed[i].1);
-                r.checksum = Some(self.sealed[i].2);
-            }
-            r
-        };
-        let mut acks = acks.into_iter().peekable();
-        let observed = core.observers.any();
-        if acks.peek().is_none() && !observed {
-            return;
-        }
-        for e in chunks.iter().flat_map(|c| entries(c.bytes())) {
-            let seq = e.writer_seq();
-            if acks.peek().is_some_and(|(s, _)| *s == seq)
-                && let Some((_, completer)) = acks.next()
-            {
-                completer.complete(Ok(receipt_of(seq, e.record_id())));
-            }
-            if observed && core.observers.wanted(e.observers()) {
-                let receipt = receipt_of(seq, e.record_id());
-                self.observe(&e, Ok(receipt));
-            }
-        }
-        core.observers.done(last);
-    }
-
-    fn observe(&self, e: &Entry<'_>, fate: Result<Receipt, AuditError>) {
-        let trace = match e.trace() {
-            Trace::Parent(t) => Some(OwnedTraceContext {
-                trace_id: t.trace_id,
-                span_id: t.span_id,
-                flags: t.flags,
-                remote: t.remote,
-                trace_state: t.trace_state.into(),
-            }),
-            _ => None,
-        };
-        let record = self.record(e, fate.as_ref().ok());
-        self.core.observers.observe(Observation { record, fate, trace, observers: e.observers() });
-    }
-
-    fn record(&self, e: &Entry<'_>, receipt: Option<&Receipt>) -> Record {
-        let text = |p| e.text(p).map(str::to_owned);
-        let json = |p| e.text(p).map(|t| Json(t.into()));
-        let ids = match e.trace() {
-            Trace::Parent(t) => Some((t.trace_id, t.span_id)),
-            _ => None,
-        };
-        Record {
-            timestamp: e.system_time(),
-            level: e.level(),
-            event: text(Part::Event).unwrap_or_default(),
-            component: text(Part::Component).unwrap_or_default(),
-            original_output_file: self.identity.original_output_file.clone(),
-            context: json(Part::Context).unwrap_or(Json("{}".into())),
-            file_path: text(Part::FilePath),
-            user_agent: text(Part::UserAgent),
-            old_value: json(Part::OldValue),
-            new_value: json(Part::NewValue),
-            process_id: self.identity.process_id,
-            process_name: self.identity.process_name.clone(),
-            actor_id: text(Part::ActorId),
-            actor_type: e.actor_type(),
-            action: text(Part::Action),
-            outcome: e.outcome(),
-            trace_id: ids.map(|i| i.0),
-            span_id: ids.map(|i| i.1),
-            stack: e.addresses().and_then(|a| self.names.text(a)),
-            record_id: e.record_id(),
-            writer: self.core.writer,
-            writer_seq: e.writer_seq(),
-            created_at: receipt.map(|_| self.created_at.clone()),
-            seq: receipt.and_then(|r| r.seq),
-            prev_hash: None,
-            checksum: receipt.and_then(|r| r.checksum),
-        }
+        seal(&mut |f, sum| self.store.insert(f, sum), &mut self.canonical, &mut Vec::new(), head, fields)
     }
 
     fn release(&self, chunks: Vec<Chunk>) {
@@ -535,29 +419,6 @@ impl Writer {
         core.space.notify_all();
         core.observers.close();
     }
-
-    /// Records that will never be committed: counted, told to those who wait and to observers.
-    fn abandon(&self, chunks: &[Chunk], error: Option<&AuditError>) {
-        let error = error.cloned().unwrap_or(AuditError::Lost);
-        let (mut n, mut acks) = (0, Vec::new());
-        {
-            let mut state = self.core.lock();
-            n += chunks.iter().flat_map(|c| entries(c.bytes())).filter(|e| !e.is_own()).count() as u64;
-            // What stands in a journal is not lost: the next open of the trail commits it.
-            if state.queue.kind() == QueueKind::Memory {
-                state.ledger.abandoned(n);
-            }
-            state.report.left = n;
-            acks.extend(state.acks.drain(..));
-        }
-        for (_, completer) in acks {
-            completer.complete(Err(error.clone()));
-        }
-        for e in chunks.iter().flat_map(|c| entries(c.bytes())).filter(|e| self.core.observers.wanted(e.observers())) {
-            self.observe(&e, Err(error.clone()));
-        }
-        self.core.observers.done(u64::MAX);
-    }
 }
 
 /// Whether the queue has room for a few short records of Argus itself.
@@ -570,147 +431,4 @@ fn room_for_own(state: &mut State) -> bool {
         }
         Room::Full | Room::Segment => false,
     }
-}
-
-/// The log writer's numbers within a transaction.
-pub(crate) struct LogWriter {
-    pub(crate) id: WriterId,
-    pub(crate) last: u64,
-}
-
-impl LogWriter {
-    fn next(&mut self) -> u64 {
-        self.last += 1;
-        self.last
-    }
-}
-
-/// Seals one entry as a record of `writer`.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn seal_entry(
-    store: &mut dyn Store,
-    canonical: &mut Vec<u8>,
-    sealed: &mut Vec<(u64, u64, Checksum)>,
-    head: &mut Head,
-    entry: &Entry<'_>,
-    created_at: &str,
-    (identity, writer, stack): (&Identity, &str, Option<&str>),
-) -> Result<(), TrailError> {
-    let (mut id, mut trace, mut span) = ([0; 36], [0; 32], [0; 16]);
-    let (secs, nanos) = entry.time();
-    let mut timestamp = String::with_capacity(30);
-    time::write_rfc3339(secs, nanos, &mut timestamp);
-    let (trace_id, span_id) = match entry.trace() {
-        Trace::Parent(t) => {
-            (Some(crate::id::hex_into(&t.trace_id, &mut trace)), Some(crate::id::hex_into(&t.span_id, &mut span)))
-        }
-        _ => (None, None),
-    };
-    let fields = Fields {
-        timestamp: &timestamp,
-        level: entry.level().as_str(),
-        event: entry.text(Part::Event).unwrap_or_default(),
-        component: entry.text(Part::Component).unwrap_or_default(),
-        original_output_file: &identity.original_output_file,
-        context: entry.text(Part::Context).unwrap_or("{}"),
-        file_path: entry.text(Part::FilePath),
-        user_agent: entry.text(Part::UserAgent),
-        old_value: entry.text(Part::OldValue),
-        new_value: entry.text(Part::NewValue),
-        process_id: identity.process_id,
-        process_name: &identity.process_name,
-        actor_id: entry.text(Part::ActorId),
-        actor_type: entry.actor_type().map(|a| a.as_str()),
-        action: entry.text(Part::Action),
-        outcome: entry.outcome().map(|o| o.as_str()),
-        trace_id,
-        span_id,
-        stack,
-        record_id: entry.record_id().encode(&mut id),
-        writer,
-        writer_seq: entry.writer_seq(),
-        created_at,
-        ..Fields::default()
-    };
-    seal(store, canonical, sealed, head, fields)
-}
-
-/// Seals a record of the log writer with nothing but a context.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn seal_log_record(
-    core: &Core,
-    store: &mut dyn Store,
-    canonical: &mut Vec<u8>,
-    head: &mut Head,
-    lw: &mut LogWriter,
-    created_at: &str,
-    (event, level, context): (&str, Level, &str),
-    identity: &Identity,
-) -> Result<(), TrailError> {
-    let timestamp = time::format_timestamp(core.config.clock.now());
-    let (id, writer) = (new_id(core), lw.id.to_string());
-    let fields = Fields {
-        timestamp: &timestamp,
-        level: level.as_str(),
-        event,
-        component: "argus",
-        original_output_file: &identity.original_output_file,
-        context,
-        process_id: identity.process_id,
-        process_name: &identity.process_name,
-        record_id: &id,
-        writer: &writer,
-        writer_seq: lw.next(),
-        created_at,
-        ..Fields::default()
-    };
-    seal(store, canonical, &mut Vec::new(), head, fields)
-}
-
-/// The chain step: position, link, checksum, insert.
-fn seal(
-    store: &mut dyn Store,
-    buf: &mut Vec<u8>,
-    sealed: &mut Vec<(u64, u64, Checksum)>,
-    head: &mut Head,
-    fields: Fields<'_>,
-) -> Result<(), TrailError> {
-    let (mut prev, mut sum) = ([0; 64], [0; 64]);
-    let fields = Fields { seq: head.next_seq, prev_hash: head.prev.map(|p| p.encode(&mut prev) as &str), ..fields };
-    let checksum = chain::checksum(&fields, buf);
-    store.insert(&fields, checksum.encode(&mut sum))?;
-    sealed.push((fields.writer_seq, head.next_seq, checksum));
-    head.next_seq += 1;
-    head.prev = Some(checksum);
-    Ok(())
-}
-
-fn new_id(core: &Core) -> String {
-    core.fresh_id().to_string()
-}
-
-/// Canonical JSON of a list of members, for records of the log writer.
-pub(crate) fn context_of(members: &[(&str, Value<'_>)]) -> String {
-    let (mut out, mut scratch) = (Vec::new(), crate::json::Scratch::default());
-    let redaction = crate::redaction::Redaction::none();
-    let mut w = crate::json::JsonWriter::new(&mut out, &mut scratch, &redaction, crate::json::Source::Stored);
-    let ok = (|| {
-        let mut open = w.open_object()?;
-        for (key, value) in members {
-            w.key(&mut open, key)?;
-            value.encode(&mut w)?;
-            w.end_member(key);
-        }
-        w.close_object(open)
-    })();
-    match ok {
-        Ok(()) => String::from_utf8(out).unwrap_or_default(),
-        Err(_) => "{}".into(),
-    }
-}
-
-/// SHA-256 in hex.
-pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
-    use sha2::Digest;
-    hex(&sha2::Sha256::digest(bytes))
 }

@@ -8,7 +8,7 @@ mod writer;
 
 pub(crate) use parse::{is_canonical, object_members, unescape};
 pub use writer::JsonWriter;
-pub(crate) use writer::{Scratch, Source, escape_into, escaped_len, prefix, prefixed_cmp, write_u64};
+pub(crate) use writer::{Scratch, Source, escape_into, escaped_len, has_nul, prefix, prefixed_cmp, write_u64};
 
 use std::fmt;
 

@@ -315,6 +315,12 @@ fn scan(s: &[u8]) -> (bool, bool) {
     (escapes != 0, foreign != 0)
 }
 
+/// Whether `s` has a NUL. That is one of those that need an escape, and most texts have none.
+#[inline]
+pub(crate) fn has_nul(s: &str) -> bool {
+    scan(s.as_bytes()).0 && s.as_bytes().contains(&0)
+}
+
 /// Appends `s` as the inside of a canonical JSON string.
 #[inline]
 pub(crate) fn escape_into(s: &str, out: &mut Vec<u8>) {

@@ -80,6 +80,9 @@ pub(crate) struct Finding {
     pub(crate) context: String,
 }
 
+/// Appends one record with its checksum to the open transaction.
+pub(crate) type Insert<'a> = dyn FnMut(&Fields<'_>, &str) -> Result<(), TrailError> + 'a;
+
 /// A trail opened for writing by one writer.
 pub(crate) trait Store: Send {
     /// Takes the write lock and reads the head.
@@ -119,6 +122,10 @@ pub(crate) trait Store: Send {
     }
     /// Appends one record to the open transaction.
     fn insert(&mut self, fields: &Fields<'_>, checksum: &str) -> Result<(), TrailError>;
+    /// Appends many: `all` is called once, with what appends one. Here a store prepares once what it would for each.
+    fn insert_all(&mut self, all: &mut dyn FnMut(&mut Insert<'_>) -> Result<(), TrailError>) -> Result<(), TrailError> {
+        all(&mut |fields, checksum| self.insert(fields, checksum))
+    }
     /// Makes the transaction durable. On an error the outcome is unknown until the next `begin`.
     fn commit(&mut self, ends: &Ends) -> Result<(), TrailError>;
     /// Drops the open transaction, if there is one.

@@ -325,7 +325,7 @@ impl Shared {
         let redaction = self.config.audit.redaction.clone();
         let rules = Rules { redaction, constant: SINK_ADDS, ..Rules::empty() };
         let call = Call {
-            now: self.config.audit.clock.now(),
+            now: crate::time::split(self.config.audit.clock.now()),
             trace: None,
             observers: ObserverSet::default(),
             own: false,

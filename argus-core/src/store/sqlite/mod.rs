@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::ffi::SQLITE_READONLY_ROLLBACK;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ToSql};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Statement, ToSql};
 
 use super::place::{self, Access};
-use super::{Closed, Ends, ForeignRow, Head, Store};
+use super::{Closed, Ends, ForeignRow, Head, Insert, Store};
 use crate::canonical::Fields;
 use crate::error::{ErrorKind, TrailError};
 use crate::id::{Checksum, WriterId};
@@ -217,6 +217,41 @@ fn refuse_other_files(path: &Path) -> Result<(), TrailError> {
     Ok(())
 }
 
+/// Binds a record to the statement `INSERT` and runs it; `key` is its writer's.
+fn insert(statement: &mut Statement<'_>, f: &Fields<'_>, checksum: &str, key: i64) -> rusqlite::Result<()> {
+    let values: [&dyn ToSql; 25] = [
+        &i64::try_from(f.seq).unwrap_or(i64::MAX),
+        &f.timestamp,
+        &f.level,
+        &f.event,
+        &f.component,
+        &f.original_output_file,
+        &f.file_path,
+        &f.old_value,
+        &f.new_value,
+        &f.user_agent,
+        &i64::try_from(f.process_id).unwrap_or(i64::MAX),
+        &f.process_name,
+        &f.context,
+        &checksum,
+        &f.created_at,
+        &f.actor_id,
+        &f.actor_type,
+        &f.action,
+        &f.outcome,
+        &f.trace_id,
+        &f.span_id,
+        &f.stack,
+        &f.record_id,
+        &key,
+        &i64::try_from(f.writer_seq).unwrap_or(i64::MAX),
+    ];
+    for (i, v) in values.iter().enumerate() {
+        statement.raw_bind_parameter(i + 1, v)?;
+    }
+    statement.raw_execute().map(|_| ())
+}
+
 impl Store for SqliteStore {
     fn act_as(&mut self, writer: WriterId, service: &str) {
         self.rollback();
@@ -354,43 +389,16 @@ impl Store for SqliteStore {
     }
 
     fn insert(&mut self, f: &Fields<'_>, checksum: &str) -> Result<(), TrailError> {
-        let err = self.err("cannot insert a record");
-        let key = if f.writer == self.log_text { 0 } else { self.key };
-        let insert = |conn: &Connection| -> rusqlite::Result<()> {
-            let mut statement = conn.prepare_cached(schema::INSERT)?;
-            let values: [&dyn ToSql; 25] = [
-                &i64::try_from(f.seq).unwrap_or(i64::MAX),
-                &f.timestamp,
-                &f.level,
-                &f.event,
-                &f.component,
-                &f.original_output_file,
-                &f.file_path,
-                &f.old_value,
-                &f.new_value,
-                &f.user_agent,
-                &i64::try_from(f.process_id).unwrap_or(i64::MAX),
-                &f.process_name,
-                &f.context,
-                &checksum,
-                &f.created_at,
-                &f.actor_id,
-                &f.actor_type,
-                &f.action,
-                &f.outcome,
-                &f.trace_id,
-                &f.span_id,
-                &f.stack,
-                &f.record_id,
-                &key,
-                &i64::try_from(f.writer_seq).unwrap_or(i64::MAX),
-            ];
-            for (i, v) in values.iter().enumerate() {
-                statement.raw_bind_parameter(i + 1, v)?;
-            }
-            statement.raw_execute().map(|_| ())
-        };
-        insert(self.conn()?).map_err(err)
+        self.insert_all(&mut |insert| insert(f, checksum))
+    }
+
+    fn insert_all(&mut self, all: &mut dyn FnMut(&mut Insert<'_>) -> Result<(), TrailError>) -> Result<(), TrailError> {
+        let failed = |e| error("cannot insert a record", &self.path, e);
+        let mut statement = self.conn()?.prepare_cached(schema::INSERT).map_err(failed)?;
+        all(&mut |f, checksum| {
+            let key = if f.writer == self.log_text { 0 } else { self.key };
+            insert(&mut statement, f, checksum, key).map_err(failed)
+        })
     }
 
     fn commit(&mut self, ends: &Ends) -> Result<(), TrailError> {
