@@ -358,7 +358,7 @@ fn prepare(
     if keeper.is_err() && owner.queue != QueueKind::Memory.as_str() {
         // Whoever recovers this writer must know that its queue could lose.
         owner.queue = QueueKind::Memory.as_str().into();
-        let fail = |e| TrailError::io("cannot write the writer's lock file", &beside.lock(core.writer), e);
+        let fail = |e| TrailError::io("cannot write the writer's lock file", beside.lock(core.writer), e);
         lock.rewrite(&owner).map_err(fail)?;
     }
     if let Err(why) = &keeper
