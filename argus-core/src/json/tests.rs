@@ -190,3 +190,16 @@ fn an_error_that_serialize_passes_over_still_counts() {
         assert!(matches!(ser(&careless), Err(JsonError::NumberRange(_))));
     }
 }
+
+#[test]
+fn a_nul_is_found_wherever_it_stands() {
+    for len in 0..20 {
+        let text = "a\"".repeat(10)[..len].to_owned();
+        assert!(!has_nul(&text), "{text}");
+        for at in 0..len {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] = 0;
+            assert!(has_nul(&String::from_utf8(bytes).unwrap()), "at {at} of {len}");
+        }
+    }
+}

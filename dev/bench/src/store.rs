@@ -13,8 +13,9 @@ use crate::row::{RUNS, Row, interleaved};
 
 const RECORDS: u64 = 50_000;
 const COLUMNS: usize = 25;
-/// Its place among them.
+/// Places among them.
 const RECORD_ID: usize = 22;
+const TIMES: [usize; 2] = [1, 14];
 const SCHEMA: &str = include_str!("../../../argus-core/src/store/sqlite/schema.sql");
 
 /// Logs so many records as fast as it goes.
@@ -62,7 +63,7 @@ impl RawStore {
         Self { conn, rows, at: 0 }
     }
 
-    /// Inserts the next `batch` rows in one transaction, or as many as are left; after the last it begins again, with new identities.
+    /// Inserts the next `batch` rows in one transaction, or as many as are left; after the last it begins again, with new identities and times.
     pub(crate) fn insert(&mut self, batch: usize) -> usize {
         if self.at == self.rows.len() {
             self.at = 0;
@@ -72,8 +73,13 @@ impl RawStore {
                     *id += round;
                 }
                 if let Value::Text(id) = &mut row[RECORD_ID] {
-                    // Ids come in order; these go on doing so.
                     *id = format!("{:08x}{}", u32::from_str_radix(&id[..8], 16).unwrap() + 1, &id[8..]);
+                }
+                // A year later: ids and times come in order, and these go on doing so, at the end of each index.
+                for time in TIMES {
+                    if let Value::Text(t) = &mut row[time] {
+                        *t = format!("{:04}{}", t[..4].parse::<u32>().unwrap() + 1, &t[4..]);
+                    }
                 }
             }
         }
