@@ -1,6 +1,7 @@
 //! Recovery: what writers that died left in their journals becomes records, before the opener's own first one. The store's count of each writer's records decides what
 //! is in already, so a recovery that is itself killed is simply done again, and two at once do it once. Runs on the writer's thread while a trail is opened.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -39,17 +40,14 @@ pub(crate) fn recover(
     core: &Core,
     me: (&Identity, &str),
 ) -> Result<Vec<TrailError>, TrailError> {
-    let mut all =
+    let found =
         beside.scan().map_err(|e| TrailError::io("cannot look for journals beside the trail", &beside.trail, e))?;
-    for writer in store.unclosed()? {
-        // Its lock was made before its first record: one that began since the scan has it by now.
-        let lock = beside.lock(writer);
-        all.entry(writer).or_insert_with(|| Found { lock: lock.exists().then_some(lock), ..Found::default() });
-    }
+    let mut all: BTreeSet<WriterId> = found.into_keys().collect();
+    all.extend(store.unclosed()?);
     all.remove(&core.writer);
     let mut trouble = Vec::new();
-    for (writer, found) in all {
-        match one(store, beside, core, me, writer, &found) {
+    for writer in all {
+        match one(store, beside, core, me, writer) {
             Ok(more) => trouble.extend(more),
             // A file of another user, a newer version: the trail works without it, and it stays.
             Err(e) if e.kind() != ErrorKind::Busy => trouble.push(e),
@@ -65,9 +63,12 @@ fn one(
     core: &Core,
     me: (&Identity, &str),
     writer: WriterId,
-    found: &Found,
 ) -> Result<Option<TrailError>, TrailError> {
-    let Some((lock, owner)) = beside.take_over(found)? else { return Ok(None) };
+    let Some((lock, owner)) = beside.take_over(writer)? else { return Ok(None) };
+    // Looked for only now: while the writer lived it could add files, from here on nobody does.
+    let found = &beside
+        .of(writer)
+        .map_err(|e| TrailError::io("cannot look for journals beside the trail", &beside.trail, e))?;
     let standing = store.standing(writer)?;
     let mut left = read(found, beside, store.log_id(), writer)?;
     let over = matches!(standing, Some(Closed::Yes | Closed::Recovered));

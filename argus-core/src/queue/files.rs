@@ -120,7 +120,9 @@ impl Owner {
     fn is_gone(&self) -> bool {
         let here = Self::of_this_process();
         let same = !self.boot_id.is_empty() && self.boot_id == here.boot_id && self.pid_namespace == here.pid_namespace;
-        same && self.started != 0 && started(&self.process_id.to_string()) != Some(self.started)
+        // Only what is certain counts: the process is not there, or another has its number.
+        let now = started(&self.process_id.to_string());
+        same && self.started != 0 && now.is_some_and(|s| s != self.started)
     }
 }
 
@@ -128,10 +130,13 @@ fn pid_namespace() -> String {
     std::fs::read_link("/proc/self/ns/pid").map(|p| p.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Field 22 of `/proc/<pid>/stat`; the name before it may hold spaces and brackets.
+/// Field 22 of `/proc/<pid>/stat`, where the name before it may hold spaces and brackets; 0 if there is no such process, `None` if that cannot be told.
 fn started(pid: &str) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && Path::new("/proc/self/stat").exists() => Some(0),
+        Err(_) => None,
+    }
 }
 
 impl Beside {
@@ -152,6 +157,11 @@ impl Beside {
     /// Every writer that has files here.
     pub(crate) fn scan(&self) -> std::io::Result<BTreeMap<WriterId, Found>> {
         scan(&self.trail)
+    }
+
+    /// What lies here of one writer.
+    pub(crate) fn of(&self, writer: WriterId) -> std::io::Result<Found> {
+        Ok(self.scan()?.remove(&writer).unwrap_or_default())
     }
 
     /// Whether this file system keeps a promise of `fallocate`, so that a store into the mapping never finds the disk full.
@@ -225,11 +235,12 @@ impl Beside {
         Ok(WriterLock { file, path })
     }
 
-    /// Takes the lock of another writer, if that one is dead. `None`: it lives, or somebody else is at it.
-    pub(crate) fn take_over(&self, found: &Found) -> Result<Option<TakenOver>, TrailError> {
-        let Some(path) = &found.lock else { return Ok(Some((None, None))) };
+    /// Takes the lock of another writer, if that one is dead; one without a lock is. `None`: it lives, or somebody else is at it.
+    pub(crate) fn take_over(&self, writer: WriterId) -> Result<Option<TakenOver>, TrailError> {
+        // Asked anew, never believed of a listing: a lock is there before anything else of its writer, and goes last.
+        let path = &self.lock(writer);
         if rustix::fs::lstat(path).is_err() {
-            return Ok(None);
+            return Ok(Some((None, None)));
         }
         place::check(path, self.access)?;
         let opened = OpenOptions::new()
@@ -426,11 +437,11 @@ mod tests {
         let found = beside.scan().unwrap();
         assert!(found[&a].lock.is_some() && found[&a].segments.is_empty());
         assert!(found.len() == 1 || found[&b].segments.len() == 1);
-        assert!(beside.take_over(&found[&a]).unwrap().is_none(), "it lives");
+        assert!(beside.take_over(a).unwrap().is_none(), "it lives");
         drop(lock);
-        let (taken, owner) = beside.take_over(&found[&a]).unwrap().unwrap();
+        let (taken, owner) = beside.take_over(a).unwrap().unwrap();
         assert_eq!(owner, Some(Owner::of_this_process()));
         taken.unwrap().remove();
-        assert!(beside.take_over(&found[&a]).unwrap().is_none(), "somebody was faster");
+        assert!(matches!(beside.take_over(a).unwrap(), Some((None, None))), "without a lock it is dead");
     }
 }
