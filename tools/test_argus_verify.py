@@ -322,7 +322,7 @@ class Jsonl(Case):
         self.forged(lambda r: r[5].update(component="mine"), (5, 6, "writer_gap"))
         self.forged(lambda r: r[7].update(writer_seq=8), (7, 8, "writer_gap"), (10, 10, "writer_gap"))
         # An adopted foreign row cannot account for a loss.
-        self.forged(lambda r: (r[8].update(event="audit_gap", context=dict(r[5]["context"])), r[5].update(event="note")), (5, 6, "writer_gap"))
+        self.forged(lambda r: (r[8].update(event="audit_gap", context=dict(r[5]["context"])), r[5].update(event="note")), (5, 6, "writer_gap"), (9, 9, "writer_gap"))
 
     def test_open_and_close(self):
         self.forged(lambda r: r[1].update(event="hello"), (2, 2, "writer_gap"))

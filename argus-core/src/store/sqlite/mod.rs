@@ -117,7 +117,20 @@ impl SqliteStore {
         move |e| error(what, &path, e)
     }
 
+    /// Connects; what is busy is waited for here, too: SQLite does not ask the handler at each step of an opening (the switch to WAL, the recovery of one).
     fn connect(&mut self) -> Result<(), TrailError> {
+        let since = Instant::now();
+        loop {
+            match self.try_connect() {
+                Err(e) if e.kind() == ErrorKind::Busy && since.elapsed() < BUSY => {
+                    std::thread::sleep(Duration::from_micros(500 + u64::from(std::process::id() % 97) * 10));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn try_connect(&mut self) -> Result<(), TrailError> {
         let err = self.err("cannot open the audit database");
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_NOFOLLOW
