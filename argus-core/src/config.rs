@@ -41,6 +41,9 @@ pub enum Overflow {
     },
     /// A typed error at once.
     Reject,
+    /// From four fifths of the bound on, a second thread of Argus empties the queue into the pending file, from which the writer commits later: the caller waits only
+    /// for space, at most 5 s, and is refused only if that file has no room either.
+    Spill,
 }
 
 impl Default for Overflow {
@@ -148,6 +151,10 @@ pub struct AuditConfig {
     pub file_mode: u32,
     /// Group (gid) that shares the trail, with a `file_mode` that lets it. Default: none.
     pub group: Option<u32>,
+    /// Where the pending file is made when the store fails or the queue overflows: best another disk than the trail's. Default: beside the trail.
+    pub spill_dir: Option<PathBuf>,
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) faults: crate::fault::Faults,
     pub(crate) from_env: env::FromEnv,
     pub(crate) on_error: Option<OnError>,
     pub(crate) trace_context: Option<TraceHook>,
@@ -176,6 +183,9 @@ impl Default for AuditConfig {
             journal: true,
             file_mode: 0o600,
             group: None,
+            spill_dir: None,
+            #[cfg(any(test, feature = "test-util"))]
+            faults: crate::fault::Faults::default(),
             from_env: env::FromEnv::default(),
             on_error: None,
             trace_context: None,
@@ -302,6 +312,19 @@ impl AuditConfig {
     /// Group (gid) that shares the trail.
     pub fn group(mut self, gid: u32) -> Self {
         self.group = Some(gid);
+        self
+    }
+
+    /// Where the pending file is made when the store fails or the queue overflows.
+    pub fn spill_dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.spill_dir = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Makes the store and the pending file fail when the switch says so, for tests.
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn faults(mut self, faults: &crate::fault::Faults) -> Self {
+        self.faults = faults.clone();
         self
     }
 

@@ -20,11 +20,16 @@ use crate::pending::{Completer, Pending, Waiter};
 use crate::queue::segment::ForkMark;
 use crate::queue::{Queue, QueueKind, Room};
 use crate::sink::{Caller, Carrier, CloseReport, LossReason, Trace};
+use crate::spill::{Cause, Spilling};
 use crate::thread;
 use crate::time;
 
 /// The longest wait for a segment of the journal under `Reject`.
 const MAKING: Duration = Duration::from_millis(500);
+/// How long a direct caller waits for space under `Spill`.
+const SPILL_WAIT: Duration = Duration::from_secs(5);
+/// A transaction that takes longer makes a full queue go to the pending file, whatever the policy.
+const STUCK: Duration = Duration::from_secs(1);
 /// A level above all: nothing passes.
 const SHUT: u8 = 4;
 
@@ -42,7 +47,7 @@ pub(crate) struct State {
     pub(crate) closing: Option<Instant>,
     pub(crate) closed: bool,
     pub(crate) report: CloseReport,
-    /// The writer waits for work.
+    /// Whoever takes from the queue (the writer, or the spill thread) waits for work.
     pub(crate) sleeping: bool,
     /// Callers wait for space.
     waiting: u32,
@@ -54,6 +59,7 @@ pub(crate) struct State {
     pub(crate) keeper_busy: bool,
     /// Somebody waits for a flush: no commit delay now.
     pub(crate) hurry: u32,
+    pub(crate) spill: Spilling,
 }
 
 pub(crate) struct Core {
@@ -62,6 +68,8 @@ pub(crate) struct Core {
     pub(crate) work: Condvar,
     /// Callers wait here for space.
     pub(crate) space: Condvar,
+    /// The spill thread waits here.
+    pub(crate) spill: Condvar,
     /// The journal's keeper waits here.
     pub(crate) keep: Condvar,
     /// `flush` and `close` wait here for progress.
@@ -99,9 +107,11 @@ impl Core {
                 keeper_idle: false,
                 keeper_busy: false,
                 hurry: 0,
+                spill: Spilling::default(),
             }),
             work: Condvar::new(),
             space: Condvar::new(),
+            spill: Condvar::new(),
             keep: Condvar::new(),
             progress: Condvar::new(),
             min_level: AtomicU8::new(if config.enabled { config.min_level as u8 } else { SHUT }),
@@ -266,6 +276,10 @@ impl Core {
                 room @ (Room::Full | Room::Segment) => {
                     let full = AuditError::Full { queued: state.queue.bytes(), limit: state.queue.limit() };
                     self.wake_keeper(&mut state);
+                    let stuck = state.spill.batch_since.is_some_and(|t| t.elapsed() > STUCK);
+                    if room == Room::Full && (stuck || self.config.overflow == Overflow::Spill) {
+                        self.request_spill(&mut state, || Cause::QueueFull);
+                    }
                     let patience = match (self.config.overflow, caller) {
                         _ if thread::is_argus() => Duration::ZERO,
                         // There is room, as soon as it is made.
@@ -273,6 +287,8 @@ impl Core {
                         (Overflow::Reject, _) => Duration::ZERO,
                         (Overflow::Block { timeout }, Caller::Direct) => timeout,
                         (Overflow::Block { timeout }, Caller::Relay { max_wait }) => timeout.min(max_wait),
+                        (Overflow::Spill, Caller::Direct) => SPILL_WAIT,
+                        (Overflow::Spill, Caller::Relay { max_wait }) => SPILL_WAIT.min(max_wait),
                     };
                     let until =
                         *deadline.get_or_insert_with(|| Instant::now() + patience.min(Duration::from_secs(86_400)));
@@ -293,6 +309,9 @@ impl Core {
         let queued = state.queue.bytes();
         if queued / 4 > state.queue.limit() / 5 {
             state.high_water = state.high_water.max(queued);
+            if self.config.overflow == Overflow::Spill {
+                self.request_spill(&mut state, || Cause::QueueFull);
+            }
         }
         state.ledger.accepted();
         let pending = waiter.map(|w| {
@@ -300,11 +319,13 @@ impl Core {
             state.acks.push_back((seq, completer));
             pending
         });
-        let wake = std::mem::take(&mut state.sleeping);
+        let wake = std::mem::take(&mut state.sleeping).then_some(state.spill.active);
         self.wake_keeper(&mut state);
         drop(state);
-        if wake {
-            self.work.notify_one();
+        match wake {
+            None => {}
+            Some(false) => self.work.notify_one(),
+            Some(true) => self.spill.notify_one(),
         }
         Ok((id, pending))
     }
@@ -333,7 +354,7 @@ impl Core {
         let mut state = self.lock();
         state.ledger.lost(reason, count, now);
         // A gap record is due: the writer makes it.
-        if std::mem::take(&mut state.sleeping) {
+        if !state.spill.active && std::mem::take(&mut state.sleeping) {
             self.work.notify_one();
         }
     }
@@ -364,7 +385,7 @@ impl Core {
             return Err(AuditError::OnArgusThread);
         }
         state.hurry += 1;
-        self.work.notify_one();
+        self.work.notify_all();
         let result = loop {
             if let Some(error) = state.lost_from.filter(|l| *l <= target).map(|_| state.report.error.clone()) {
                 break Err(error.unwrap_or(AuditError::Lost));
@@ -395,10 +416,13 @@ impl Core {
         self.observers.done(done);
     }
 
-    /// The writer thread is gone with a panic: nothing more will be committed, and nobody must wait for it.
-    pub(crate) fn writer_died(&self) {
-        let error = AuditError::Panicked { field: "writer".into() };
+    /// The writer's or the spill thread is gone with a panic: nothing more will be committed, and nobody must wait for it.
+    pub(crate) fn thread_died(&self, which: &'static str) {
+        let error = AuditError::Panicked { field: which.into() };
         let mut state = self.lock();
+        if state.closed {
+            return;
+        }
         // What a journal holds is not lost: the next open of the trail commits it.
         let n = state.ledger.health.queued;
         if state.queue.kind() == QueueKind::Memory {
@@ -421,6 +445,8 @@ impl Core {
         }
         self.progress.notify_all();
         self.space.notify_all();
+        self.spill.notify_all();
+        self.work.notify_all();
         self.observers.error(error);
         self.observers.close();
     }
@@ -437,6 +463,7 @@ impl Core {
             self.work.notify_all();
             self.space.notify_all();
             self.keep.notify_all();
+            self.spill.notify_all();
         }
         if thread::is_argus() {
             // Waiting here would be waiting for ourselves; the writer closes by itself.

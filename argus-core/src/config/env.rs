@@ -11,7 +11,7 @@ use crate::level::Level;
 
 const PREFIX: &str = "ARGUS_AUDIT_";
 /// Every variable that begins so; `ARGUS_AUDIT_DB` is read when the place of the trail is looked for (`location`).
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 18] = [
     "ARGUS_AUDIT_DB",
     "ARGUS_AUDIT_ENABLED",
     "ARGUS_AUDIT_OUTPUT_FILE",
@@ -29,6 +29,7 @@ const KNOWN: [&str; 17] = [
     "ARGUS_AUDIT_QUEUE_BYTES",
     "ARGUS_AUDIT_FILE_MODE",
     "ARGUS_AUDIT_GROUP",
+    "ARGUS_AUDIT_SPILL_DIR",
 ];
 
 /// What the environment did that somebody should hear of.
@@ -77,6 +78,9 @@ impl AuditConfig {
         // Any bytes may be a path.
         if let Some(path) = read.raw("OUTPUT_FILE") {
             self.output_file = PathBuf::from(path);
+        }
+        if let Some(dir) = read.raw("SPILL_DIR") {
+            self.spill_dir = Some(PathBuf::from(dir));
         }
         read.set::<Level>("MIN_LEVEL", |v| self.min_level = v)?;
         read.set::<Count>("BUFFER_SIZE", |v| self.buffer_size = v.0)?;

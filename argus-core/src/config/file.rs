@@ -36,6 +36,7 @@ struct Settings {
     queue_bytes: Option<Form<Bytes>>,
     file_mode: Option<Form<Mode>>,
     group: Option<Form<Gid>>,
+    spill_dir: Option<PathBuf>,
 }
 
 #[derive(serde::Deserialize)]
@@ -84,6 +85,7 @@ impl<'de> Deserialize<'de> for AuditConfig {
         set(&mut c.queue_bytes, s.queue_bytes.map(|f| f.0.0));
         set(&mut c.file_mode, s.file_mode.map(|f| f.0.0));
         c.group = s.group.map(|f| f.0.0).or(c.group);
+        c.spill_dir = s.spill_dir;
         Ok(c)
     }
 }
@@ -91,7 +93,7 @@ impl<'de> Deserialize<'de> for AuditConfig {
 impl Serialize for AuditConfig {
     /// All settings in the forms that are read again, the values of `context` in clear. What is `None` is left out; hooks, clock and the redaction rules are no part of it.
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let mut out = s.serialize_struct("AuditConfig", 18)?;
+        let mut out = s.serialize_struct("AuditConfig", 19)?;
         out.serialize_field("enabled", &self.enabled)?;
         out.serialize_field("output_file", &self.output_file)?;
         out.serialize_field("min_level", self.min_level.as_str())?;
@@ -118,6 +120,7 @@ impl Serialize for AuditConfig {
             &match self.overflow {
                 Overflow::Block { timeout } => format!("block:{}", forms::duration_text(timeout)),
                 Overflow::Reject => "reject".into(),
+                Overflow::Spill => "spill".into(),
             },
         )?;
         out.serialize_field("queue_bytes", &forms::size_text(self.queue_bytes))?;
@@ -125,6 +128,10 @@ impl Serialize for AuditConfig {
         match self.group {
             Some(gid) => out.serialize_field("group", &gid)?,
             None => out.skip_field("group")?,
+        }
+        match &self.spill_dir {
+            Some(dir) => out.serialize_field("spill_dir", dir)?,
+            None => out.skip_field("spill_dir")?,
         }
         // Last: in TOML a table comes after the plain members.
         out.serialize_field(

@@ -300,6 +300,6 @@ fn a_variable_that_looks_like_ours_and_is_none_is_told() {
         None
     }));
     let ours = asked.borrow().iter().filter(|n| n.to_string_lossy().starts_with("ARGUS")).count();
-    assert_eq!(ours, 16);
+    assert_eq!(ours, 17);
     assert_eq!(with(asked.into_inner()).notices(), []);
 }

@@ -134,6 +134,18 @@ impl Queue {
     }
 }
 
+/// Whether the queue has room for a few short records of Argus itself.
+pub(crate) fn room_for_own(state: &mut crate::core::State) -> bool {
+    match state.queue.room(4096) {
+        Room::Ok => true,
+        Room::Chunk(n) => {
+            state.queue.supply(Vec::with_capacity(n));
+            true
+        }
+        Room::Full | Room::Segment => false,
+    }
+}
+
 /// What accepted records wait in until they are committed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -198,7 +198,9 @@ fn note_parsed(writers: &mut HashMap<WriterId, (u64, Closed)>, tail: &mut Tail, 
     tail.log_writer_last = f.writer_seq;
     if own && f.event == "audit_recovered" {
         let context: serde_json::Value = serde_json::from_str(f.context).unwrap_or_default();
-        if let Some(dead) = context.get("writer").and_then(|w| w.as_str()) {
+        // A merge of a pending file (`spill`) ends no writer.
+        let dead = context.get("cause").and_then(|c| c.as_str()) != Some("spill");
+        if let Some(dead) = context.get("writer").filter(|_| dead).and_then(|w| w.as_str()) {
             note(writers, dead, 0, Closed::Recovered);
         }
     }

@@ -2,6 +2,7 @@
 //! alone: `Head::writer_last`, read in the same transaction, tells which numbers are in already.
 
 pub(crate) mod jsonl;
+pub(crate) mod late;
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) mod memory;
 pub(crate) mod place;
