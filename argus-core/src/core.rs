@@ -3,8 +3,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::accept::{self, Call, Rules};
@@ -20,6 +19,8 @@ use crate::pending::{Completer, Pending, Waiter};
 use crate::queue::segment::ForkMark;
 use crate::queue::{Queue, QueueKind, Room};
 use crate::sink::{Caller, Carrier, CloseReport, LossReason, Trace};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::thread;
 use crate::time;
 
@@ -44,8 +45,10 @@ pub(crate) struct State {
     pub(crate) report: CloseReport,
     /// The writer waits for work.
     pub(crate) sleeping: bool,
+    /// The writer lets a group of records grow (`commit_delay`).
+    pub(crate) delaying: bool,
     /// Callers wait for space.
-    waiting: u32,
+    pub(crate) waiting: u32,
     /// Most bytes that were queued since the writer last looked, if they were over four fifths of the bound.
     pub(crate) high_water: usize,
     /// The journal's keeper waits for work.
@@ -94,6 +97,7 @@ impl Core {
                 closed: false,
                 report: CloseReport::default(),
                 sleeping: false,
+                delaying: false,
                 waiting: 0,
                 high_water: 0,
                 keeper_idle: false,
@@ -280,6 +284,9 @@ impl Core {
                         return Err(full);
                     };
                     state.waiting += 1;
+                    if std::mem::take(&mut state.delaying) {
+                        self.work.notify_one();
+                    }
                     state = self.space.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
                     state.waiting -= 1;
                 }
@@ -300,7 +307,8 @@ impl Core {
             state.acks.push_back((seq, completer));
             pending
         });
-        let wake = std::mem::take(&mut state.sleeping);
+        let enough = ack || seq - state.done_seq >= self.config.buffer_size as u64;
+        let wake = std::mem::take(&mut state.sleeping) || (enough && std::mem::take(&mut state.delaying));
         self.wake_keeper(&mut state);
         drop(state);
         if wake {

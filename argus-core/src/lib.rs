@@ -132,6 +132,7 @@ mod redaction;
 mod sink;
 mod stack;
 mod store;
+mod sync;
 mod thread;
 mod time;
 mod value;

@@ -4,13 +4,14 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::error::AuditError;
 use crate::id::RecordId;
 use crate::sink::Receipt;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 type Outcome = Result<Receipt, AuditError>;
 

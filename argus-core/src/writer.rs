@@ -140,15 +140,18 @@ impl Writer {
         }
         if config.commit_delay > Duration::ZERO {
             let until = Instant::now() + config.commit_delay;
+            // Nobody who waits for a commit or for space waits for it.
             while state.closing.is_none()
                 && state.hurry == 0
+                && state.waiting == 0
+                && state.acks.is_empty()
                 && (state.last_seq - state.done_seq) < config.buffer_size as u64
             {
                 let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else { break };
-                state.sleeping = state.queue.is_empty();
+                state.delaying = true;
                 state = core.work.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
+                state.delaying = false;
             }
-            state.sleeping = false;
         }
         if state.queue.is_empty() && state.ledger.has_gaps() {
             self.queue_gaps(&core, &mut state, now);
