@@ -80,7 +80,7 @@ pub(crate) struct Core {
     pub(crate) writer: WriterId,
     /// Random part of this writer's record ids.
     id_seed: u128,
-    mark: Option<ForkMark>,
+    mark: Option<Arc<ForkMark>>,
 }
 
 impl Core {
@@ -114,7 +114,7 @@ impl Core {
             journal: AtomicBool::new(false),
             observers: Observers::new(config.on_error.clone()),
             id_seed: u128::from_be_bytes(WriterId::random().0),
-            mark: ForkMark::new(),
+            mark: ForkMark::new().map(Arc::new),
             rules,
             config,
             writer,
@@ -124,7 +124,7 @@ impl Core {
     /// A forked child has no writer thread, and whoever held the lock at the fork holds it there for ever: nothing below may be touched.
     #[inline]
     pub(crate) fn forked(&self) -> bool {
-        self.mark.as_ref().is_some_and(ForkMark::in_a_child)
+        self.mark.as_ref().is_some_and(|m| m.in_a_child())
     }
 
     /// A panic under the lock is impossible by construction; if it happened all the same, the counters are still numbers.
@@ -241,7 +241,7 @@ impl Core {
         ack: bool,
     ) -> Result<(RecordId, Option<Pending>), AuditError> {
         // Made before the lock, since making it allocates; its id follows.
-        let waiter = ack.then(Waiter::new);
+        let waiter = ack.then(|| Waiter::new(self.mark.clone()));
         let check = if self.journal.load(Ordering::Relaxed) { entry::check(bytes) } else { 0 };
         let mut deadline: Option<Instant> = None;
         let mut state = self.lock();
