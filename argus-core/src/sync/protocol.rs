@@ -199,9 +199,9 @@ fn journal_that_is_full_all_the_time() {
 fn journal_that_rolls_on() {
     check(|| {
         let logger = Logger::start(config(6000), true);
-        let callers = [logger.caller(1, 20), logger.caller(2, 20)];
+        let callers = [logger.caller(1, 60), logger.caller(2, 60)];
         let accepted: Vec<u64> = callers.into_iter().flat_map(|c| c.join().unwrap()).collect();
-        assert_eq!(accepted.len(), 40);
+        assert_eq!(accepted.len(), 120);
         logger.core.flush(EVER).unwrap();
         logger.core.close(EVER);
         logger.settle(accepted);
