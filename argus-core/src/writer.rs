@@ -1,7 +1,9 @@
 //! The one writer thread of a logger: drain, chain, store, commit, acknowledge. Only it assigns `seq` and calls `Store`. A failed transaction is never believed:
 //! the batch is kept and tried again, and the store itself tells what is in already.
 
+mod backlog;
 mod seal;
+mod stats;
 mod tell;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +19,7 @@ use crate::event::AuditEvent;
 use crate::id::Checksum;
 use crate::level::Level;
 use crate::queue::files::WriterLock;
-use crate::queue::{Chunk, Queue, Room};
+use crate::queue::{Chunk, Queue, QueueKind, Room};
 use crate::stack::Names;
 use crate::store::{Closed, Ends, ForeignRow, Head, Store};
 use crate::time;
@@ -29,6 +31,8 @@ const FOREIGN: usize = 500;
 /// Pauses after a failed transaction: doubled each time between these.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
+/// How long a group grows where a killed process loses nothing by it.
+const JOURNAL_DELAY: Duration = Duration::from_millis(2);
 /// Between two records that the queue is nearly full.
 const HIGH_WATER_PAUSE: Duration = Duration::from_secs(60);
 
@@ -46,6 +50,8 @@ pub(crate) struct Writer {
     created_at: String,
     /// When `queue_high_water` was last said.
     high_water: Option<Instant>,
+    stats: stats::Stats,
+    piled: backlog::Piled,
     /// That one failed: tried again, its batch gets the same bytes.
     again: bool,
     /// Held while this writer lives; its file goes when it is closed.
@@ -54,7 +60,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn new(core: Arc<Core>, store: Box<dyn Store>, identity: Identity) -> Self {
-        let writer = core.writer.to_string();
+        let (writer, stats) = (core.writer.to_string(), stats::Stats::new(&core));
         Self {
             core,
             store,
@@ -66,6 +72,8 @@ impl Writer {
             created_at: String::new(),
             again: false,
             high_water: None,
+            stats,
+            piled: Default::default(),
             lock: None,
         }
     }
@@ -108,7 +116,8 @@ impl Writer {
                 self.finish(chunks, deadline);
                 return;
             }
-            if !chunks.is_empty() || self.store.foreign_waiting() {
+            let committing = !chunks.is_empty() || self.store.foreign_waiting();
+            if committing {
                 if let Err(e) = self.commit(&chunks, None, false) {
                     // Closing came while the store failed.
                     let deadline = self.core.lock().closing.unwrap_or_else(Instant::now);
@@ -119,6 +128,7 @@ impl Writer {
                 self.acknowledge(&chunks);
             }
             self.release(chunks);
+            self.look_at_backlog(committing);
         }
     }
 
@@ -130,7 +140,10 @@ impl Writer {
         let mut state = core.lock();
         while state.queue.is_empty() && !state.ledger.has_gaps() && state.closing.is_none() {
             state.sleeping = true;
-            let (s, timeout) = core.work.wait_timeout(state, config.flush_interval).unwrap_or_else(|e| e.into_inner());
+            let (s, timeout) = core
+                .work
+                .wait_timeout(state, self.stats.sleep(config.flush_interval))
+                .unwrap_or_else(|e| e.into_inner());
             state = s;
             state.sleeping = false;
             if timeout.timed_out() {
@@ -138,8 +151,12 @@ impl Writer {
                 break;
             }
         }
-        if config.commit_delay > Duration::ZERO {
-            let until = Instant::now() + config.commit_delay;
+        let delay = config.commit_delay.unwrap_or(match state.queue.kind() {
+            QueueKind::Journal => JOURNAL_DELAY,
+            QueueKind::Memory => Duration::ZERO,
+        });
+        if delay > Duration::ZERO {
+            let until = Instant::now() + delay;
             // Nobody who waits for a commit or for space waits for it.
             while state.closing.is_none()
                 && state.hurry == 0
@@ -152,6 +169,12 @@ impl Writer {
                 state = core.work.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
                 state.delaying = false;
             }
+        }
+        if self.stats.is_due() {
+            drop(state);
+            let rss = stats::resident();
+            state = core.lock();
+            self.queue_stats(&core, &mut state, now, rss);
         }
         if state.queue.is_empty() && state.ledger.has_gaps() {
             self.queue_gaps(&core, &mut state, now);

@@ -99,7 +99,14 @@ mod tests {
     fn many_that_open_at_once_take_nobody_for_dead() {
         let dir = tempfile::tempdir().unwrap();
         let beside = beside(dir.path());
+        let openers = std::sync::atomic::AtomicU32::new(4);
         std::thread::scope(|s| {
+            // Between the steps of the others, far more often than openings are.
+            s.spawn(|| {
+                while openers.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+                    beside.sweep();
+                }
+            });
             for _ in 0..4 {
                 s.spawn(|| {
                     let here = Owner::of_this_process();
@@ -109,6 +116,7 @@ mod tests {
                         assert!(beside.take_over(writer).unwrap().is_none(), "it lives");
                         lock.remove();
                     }
+                    openers.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
                 });
             }
         });

@@ -98,8 +98,11 @@ impl Logger {
         })
     }
 
-    /// After the close: every thread ends, and the account is that of `accepted`.
+    /// After the close: no file is left, every thread ends, and the account is that of `accepted`.
     fn settle(self, mut accepted: Vec<u64>) {
+        let left: Vec<PathBuf> =
+            self.dir.iter().flat_map(|d| std::fs::read_dir(d.path()).unwrap().map(|e| e.unwrap().path())).collect();
+        assert_eq!(left, Vec::<PathBuf>::new(), "close waits for the keeper");
         self.threads.into_iter().for_each(|t| t.join().unwrap());
         let lines: Vec<serde_json::Value> =
             self.trail.lines().iter().map(|l| serde_json::from_str(l).unwrap()).collect();
@@ -123,9 +126,6 @@ impl Logger {
         assert_eq!((h.queued, h.lost, h.committed), (0, 0, accepted.len() as u64));
         assert_eq!(h.submitted, h.committed + h.rejected);
         drop(state);
-        let left: Vec<PathBuf> =
-            self.dir.iter().flat_map(|d| std::fs::read_dir(d.path()).unwrap().map(|e| e.unwrap().path())).collect();
-        assert_eq!(left, Vec::<PathBuf>::new(), "no segment is left");
     }
 }
 
@@ -213,22 +213,25 @@ fn journal_that_rolls_on() {
 fn nobody_waits_for_a_commit_delay() {
     check(|| {
         let logger = Logger::start(config(1 << 20).commit_delay(LONG).buffer_size(10), false);
+        // The writer may be at its delay already.
+        let mut accepted = logger.caller(1, 1).join().unwrap();
+        let core = logger.core.clone();
+        let durable = thread::spawn(move || log(&core, 500, true).unwrap().unwrap().wait(Duration::MAX).unwrap());
+        durable.join().unwrap();
+        accepted.extend(logger.caller(2, 1).join().unwrap());
         let core = logger.core.clone();
         let flusher = thread::spawn(move || {
-            log(&core, 300, false).unwrap();
+            log(&core, 600, false).unwrap();
             core.flush(EVER).unwrap();
         });
-        let core = logger.core.clone();
-        let durable = thread::spawn(move || log(&core, 400, true).unwrap().unwrap().wait(Duration::MAX).unwrap());
         flusher.join().unwrap();
-        durable.join().unwrap();
         // As many as `buffer_size` says end it, too.
-        let callers = [logger.caller(1, 5), logger.caller(2, 5)];
-        let mut accepted: Vec<u64> = callers.into_iter().flat_map(|c| c.join().unwrap()).collect();
-        while logger.core.lock().done_seq < 12 {
+        let callers = [logger.caller(3, 5), logger.caller(4, 5)];
+        accepted.extend(callers.into_iter().flat_map(|c| c.join().unwrap()));
+        while logger.core.lock().done_seq < 14 {
             thread::yield_now();
         }
-        accepted.extend([300, 400]);
+        accepted.extend([500, 600]);
         logger.core.close(EVER);
         logger.settle(accepted);
     });
