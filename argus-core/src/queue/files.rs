@@ -234,7 +234,7 @@ impl Beside {
     pub(crate) fn begin(&self, writer: WriterId, owner: &Owner) -> Result<WriterLock, TrailError> {
         self.sweep();
         let path = self.lock(writer);
-        let mut tries = 5;
+        let mut tries = 20;
         let file = loop {
             tries -= 1;
             match self.lock_and_name(&path, owner) {

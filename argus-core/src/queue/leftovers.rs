@@ -99,27 +99,32 @@ mod tests {
     fn many_that_open_at_once_take_nobody_for_dead() {
         let dir = tempfile::tempdir().unwrap();
         let beside = beside(dir.path());
-        let openers = std::sync::atomic::AtomicU32::new(4);
-        std::thread::scope(|s| {
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let open = || -> Result<(), crate::TrailError> {
+            let here = Owner::of_this_process();
+            for _ in 0..100 {
+                let writer = WriterId::random();
+                let lock = beside.begin(writer, &here)?;
+                assert!(beside.take_over(writer)?.is_none(), "it lives");
+                lock.remove();
+            }
+            Ok(())
+        };
+        let results: Vec<_> = std::thread::scope(|s| {
             // Between the steps of the others, far more often than openings are.
             s.spawn(|| {
-                while openers.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
                     beside.sweep();
                 }
             });
-            for _ in 0..4 {
-                s.spawn(|| {
-                    let here = Owner::of_this_process();
-                    for _ in 0..100 {
-                        let writer = WriterId::random();
-                        let lock = beside.begin(writer, &here).unwrap();
-                        assert!(beside.take_over(writer).unwrap().is_none(), "it lives");
-                        lock.remove();
-                    }
-                    openers.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
-                });
-            }
+            let openers: Vec<_> = (0..4).map(|_| s.spawn(open)).collect();
+            let results = openers.into_iter().map(|o| o.join()).collect();
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            results
         });
+        for result in results {
+            result.unwrap().unwrap();
+        }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }
