@@ -122,8 +122,10 @@ pub struct AuditConfig {
     pub buffer_size: usize,
     /// How often an idle writer looks after adopted rows and gaps. Default: 5 s.
     pub flush_interval: Duration,
-    /// How long the writer lets a group grow after its first record. Default: zero, since the queue is memory.
-    pub commit_delay: Duration,
+    /// How long the writer lets a group grow after its first record. Nobody who waits for a commit waits for it. Default: 2 ms with a journal, else zero.
+    pub commit_delay: Option<Duration>,
+    /// How often the trail records how its logger is doing (`system_stats`, INFO). Default: never.
+    pub stats_interval: Option<Duration>,
     /// Records where in the program the caller stood: at most 32 frames, one a line, `function (file:line)`, the innermost first and without Argus's own. The caller
     /// pays for the walk up its stack (2 to 6 µs), the writer thread finds the names. A program without symbols has addresses only. Default: off.
     pub include_stack: bool,
@@ -169,7 +171,8 @@ impl Default for AuditConfig {
             min_level: Level::Info,
             buffer_size: 1000,
             flush_interval: Duration::from_secs(5),
-            commit_delay: Duration::ZERO,
+            commit_delay: None,
+            stats_interval: None,
             include_stack: false,
             context: Vec::new(),
             component: "argus".into(),
@@ -340,15 +343,21 @@ impl AuditConfig {
         self
     }
 
+    /// How often the trail records how its logger is doing; zero: never.
+    pub fn stats_interval(mut self, interval: Duration) -> Self {
+        self.stats_interval = Some(interval).filter(|i| !i.is_zero());
+        self
+    }
+
     /// Records where in the program the caller stood.
     pub fn include_stack(mut self, on: bool) -> Self {
         self.include_stack = on;
         self
     }
 
-    /// How long the writer lets a group grow. At most an hour.
+    /// How long the writer lets a group grow, whatever the queue is. At most an hour.
     pub fn commit_delay(mut self, delay: Duration) -> Self {
-        self.commit_delay = delay;
+        self.commit_delay = Some(delay);
         self
     }
 
@@ -379,8 +388,11 @@ impl AuditConfig {
         if self.flush_interval.is_zero() {
             return refused("the configured flush_interval is zero".into(), "leave it out for 5 s");
         }
-        if self.commit_delay > Duration::from_secs(3600) {
-            return refused("the configured commit_delay is over an hour".into(), "leave it out for none");
+        if self.commit_delay > Some(Duration::from_secs(3600)) {
+            return refused(
+                "the configured commit_delay is over an hour".into(),
+                "leave it out for 2 ms with a journal and none without",
+            );
         }
         if !forms::mode_is_sound(self.file_mode) {
             return refused(

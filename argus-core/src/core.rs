@@ -3,8 +3,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::accept::{self, Call, Rules};
@@ -21,6 +20,8 @@ use crate::queue::segment::ForkMark;
 use crate::queue::{Queue, QueueKind, Room};
 use crate::sink::{Caller, Carrier, CloseReport, LossReason, Trace};
 use crate::spill::{Cause, Spilling};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::thread;
 use crate::time;
 
@@ -49,8 +50,10 @@ pub(crate) struct State {
     pub(crate) report: CloseReport,
     /// Whoever takes from the queue (the writer, or the spill thread) waits for work.
     pub(crate) sleeping: bool,
+    /// The writer lets a group of records grow (`commit_delay`).
+    pub(crate) delaying: bool,
     /// Callers wait for space.
-    waiting: u32,
+    pub(crate) waiting: u32,
     /// Most bytes that were queued since the writer last looked, if they were over four fifths of the bound.
     pub(crate) high_water: usize,
     /// The journal's keeper waits for work.
@@ -85,7 +88,7 @@ pub(crate) struct Core {
     pub(crate) writer: WriterId,
     /// Random part of this writer's record ids.
     id_seed: u128,
-    mark: Option<ForkMark>,
+    mark: Option<Arc<ForkMark>>,
 }
 
 impl Core {
@@ -102,6 +105,7 @@ impl Core {
                 closed: false,
                 report: CloseReport::default(),
                 sleeping: false,
+                delaying: false,
                 waiting: 0,
                 high_water: 0,
                 keeper_idle: false,
@@ -120,7 +124,7 @@ impl Core {
             journal: AtomicBool::new(false),
             observers: Observers::new(config.on_error.clone()),
             id_seed: u128::from_be_bytes(WriterId::random().0),
-            mark: ForkMark::new(),
+            mark: ForkMark::new().map(Arc::new),
             rules,
             config,
             writer,
@@ -130,7 +134,7 @@ impl Core {
     /// A forked child has no writer thread, and whoever held the lock at the fork holds it there for ever: nothing below may be touched.
     #[inline]
     pub(crate) fn forked(&self) -> bool {
-        self.mark.as_ref().is_some_and(ForkMark::in_a_child)
+        self.mark.as_ref().is_some_and(|m| m.in_a_child())
     }
 
     /// A panic under the lock is impossible by construction; if it happened all the same, the counters are still numbers.
@@ -247,7 +251,7 @@ impl Core {
         ack: bool,
     ) -> Result<(RecordId, Option<Pending>), AuditError> {
         // Made before the lock, since making it allocates; its id follows.
-        let waiter = ack.then(Waiter::new);
+        let waiter = ack.then(|| Waiter::new(self.mark.clone()));
         let check = if self.journal.load(Ordering::Relaxed) { entry::check(bytes) } else { 0 };
         let mut deadline: Option<Instant> = None;
         let mut state = self.lock();
@@ -296,6 +300,9 @@ impl Core {
                         return Err(full);
                     };
                     state.waiting += 1;
+                    if std::mem::take(&mut state.delaying) {
+                        self.work.notify_one();
+                    }
                     state = self.space.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
                     state.waiting -= 1;
                 }
@@ -319,7 +326,9 @@ impl Core {
             state.acks.push_back((seq, completer));
             pending
         });
-        let wake = std::mem::take(&mut state.sleeping).then_some(state.spill.active);
+        let enough = ack || seq - state.done_seq >= self.config.buffer_size as u64;
+        let wake = std::mem::take(&mut state.sleeping) || (enough && std::mem::take(&mut state.delaying));
+        let wake = wake.then_some(state.spill.active);
         self.wake_keeper(&mut state);
         drop(state);
         match wake {

@@ -25,7 +25,7 @@ mod switch {
     use crate::canonical::Fields;
     use crate::error::{ErrorKind, TrailError};
     use crate::id::{Checksum, WriterId};
-    use crate::store::{Closed, Ends, Finding, ForeignRow, Head, Insert, Store};
+    use crate::store::{Backlog, Closed, Ends, Finding, ForeignRow, Head, Insert, Store};
 
     /// Where a store fails.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +177,9 @@ mod switch {
         }
         fn find(&mut self, first: u64, last: u64) -> Result<Vec<(u64, u64, Checksum)>, TrailError> {
             self.inner.find(first, last)
+        }
+        fn backlog(&mut self) -> Backlog {
+            self.inner.backlog()
         }
         fn close(&mut self) -> Result<(), TrailError> {
             self.inner.close()

@@ -36,7 +36,9 @@ pub struct Health {
     pub queue: QueueKind,
     /// Bytes in the queue.
     pub queue_bytes: usize,
-    /// What keeps the store from committing, if anything does.
+    /// Bytes of SQLite's write-ahead log after the last commit; 0 for other stores.
+    pub wal_bytes: u64,
+    /// What keeps the store from committing, or what piles up while it does, if anything.
     pub degraded: Option<String>,
     /// When the last commit was.
     pub last_commit: Option<SystemTime>,

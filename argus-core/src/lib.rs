@@ -134,6 +134,7 @@ mod sink;
 mod spill;
 mod stack;
 mod store;
+mod sync;
 mod thread;
 mod time;
 mod value;

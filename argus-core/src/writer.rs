@@ -1,9 +1,11 @@
 //! The one writer thread of a logger: drain, chain, store, commit, acknowledge. Only it assigns `seq` and calls `Store`. A failed transaction is never believed:
 //! the batch is kept and tried again, and the store itself tells what is in already.
 
+mod backlog;
 mod finish;
 mod merge;
 mod seal;
+mod stats;
 mod tell;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +21,7 @@ use crate::event::AuditEvent;
 use crate::id::Checksum;
 use crate::level::Level;
 use crate::queue::files::WriterLock;
-use crate::queue::{Chunk, room_for_own};
+use crate::queue::{Chunk, QueueKind, room_for_own};
 use crate::spill::{Batch, Cause};
 use crate::stack::Names;
 use crate::store::{Closed, Ends, ForeignRow, Head, Store};
@@ -36,6 +38,8 @@ const FOREIGN: usize = 500;
 /// Pauses after a failed transaction: doubled each time between these.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
+/// How long a group grows where a killed process loses nothing by it.
+const JOURNAL_DELAY: Duration = Duration::from_millis(2);
 /// Between two records that the queue is nearly full.
 const HIGH_WATER_PAUSE: Duration = Duration::from_secs(60);
 
@@ -53,6 +57,8 @@ pub(crate) struct Writer {
     created_at: String,
     /// When `queue_high_water` was last said.
     high_water: Option<Instant>,
+    stats: stats::Stats,
+    piled: backlog::Piled,
     /// That one failed: tried again, its batch gets the same bytes.
     again: bool,
     /// The last number of that batch.
@@ -96,7 +102,7 @@ impl Trouble {
 
 impl Writer {
     pub(crate) fn new(core: Arc<Core>, store: Box<dyn Store>, identity: Identity) -> Self {
-        let writer = core.writer.to_string();
+        let (writer, stats) = (core.writer.to_string(), stats::Stats::new(&core));
         Self {
             core,
             store,
@@ -109,6 +115,8 @@ impl Writer {
             again: false,
             again_to: None,
             high_water: None,
+            stats,
+            piled: Default::default(),
             lock: None,
         }
     }
@@ -185,7 +193,8 @@ impl Writer {
                     }
                 }
                 Gathered::Batch(batch) => {
-                    if !batch.is_empty() || self.store.foreign_waiting() {
+                    let committing = !batch.is_empty() || self.store.foreign_waiting();
+                    if committing {
                         match self.commit(&batch, None, false) {
                             Outcome::Committed => self.acknowledge(&batch),
                             // The merge commits it.
@@ -199,6 +208,7 @@ impl Writer {
                         }
                     }
                     self.release(batch);
+                    self.look_at_backlog(committing);
                 }
             }
         }
@@ -217,7 +227,10 @@ impl Writer {
             && !state.spill.active
         {
             state.sleeping = true;
-            let (s, timeout) = core.work.wait_timeout(state, config.flush_interval).unwrap_or_else(|e| e.into_inner());
+            let (s, timeout) = core
+                .work
+                .wait_timeout(state, self.stats.sleep(config.flush_interval))
+                .unwrap_or_else(|e| e.into_inner());
             state = s;
             if !state.spill.active {
                 state.sleeping = false;
@@ -227,19 +240,32 @@ impl Writer {
                 break;
             }
         }
-        if config.commit_delay > Duration::ZERO {
-            let until = Instant::now() + config.commit_delay;
+        let delay = config.commit_delay.unwrap_or(match state.queue.kind() {
+            QueueKind::Journal => JOURNAL_DELAY,
+            QueueKind::Memory => Duration::ZERO,
+        });
+        if delay > Duration::ZERO {
+            let until = Instant::now() + delay;
+            // Nobody who waits for a commit or for space waits for it.
             while state.closing.is_none()
                 && state.hurry == 0
                 && !state.spill.active
+                && state.waiting == 0
+                && state.acks.is_empty()
                 && (state.last_seq - state.done_seq) < config.buffer_size as u64
             {
                 let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else { break };
-                state.sleeping = state.queue.is_empty();
+                state.delaying = true;
                 state = core.work.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
+                state.delaying = false;
             }
+        }
+        if !state.spill.active && self.stats.is_due() {
+            drop(state);
+            let rss = stats::resident();
+            state = core.lock();
             if !state.spill.active {
-                state.sleeping = false;
+                self.queue_stats(&core, &mut state, now, rss);
             }
         }
         if state.spill.active {
@@ -379,11 +405,11 @@ impl Writer {
     /// The pause after a failure: over when the time is, the trail closes, or the spill thread has the batch.
     fn wait_for_retry<'c>(
         &'c self,
-        mut state: std::sync::MutexGuard<'c, State>,
+        mut state: crate::sync::MutexGuard<'c, State>,
         pause: Duration,
         until: Option<Instant>,
         last: Option<u64>,
-    ) -> std::sync::MutexGuard<'c, State> {
+    ) -> crate::sync::MutexGuard<'c, State> {
         let end = Instant::now() + pause;
         let end = until.map_or(end, |u| u.min(end));
         let was_closing = state.closing.is_some();

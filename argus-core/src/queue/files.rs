@@ -13,6 +13,7 @@ use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
 use serde::{Deserialize, Serialize};
 
 use super::journal::Made;
+use super::leftovers::UNNAMED;
 use super::segment::Segment;
 use crate::error::{ErrorKind, TrailError};
 use crate::id::WriterId;
@@ -124,8 +125,15 @@ impl Owner {
         Some(!ended && words.nth(18).and_then(|w| w.parse().ok()) == Some(self.started))
     }
 
+    /// What stands in a lock file, if it can be read.
+    pub(super) fn read(file: &File) -> Option<Self> {
+        let mut text = Vec::new();
+        file.take(64 << 10).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
     /// Whether that process is certainly gone, although somebody (a child that it forked) holds its lock.
-    fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         let here = Self::of_this_process();
         let same = !self.boot_id.is_empty() && self.boot_id == here.boot_id && self.pid_namespace == here.pid_namespace;
         // Only what is certain counts: the process is not there, or another has its number.
@@ -251,15 +259,32 @@ impl Beside {
 
     /// Takes the lock of a writer that begins. It holds as long as the file is open.
     pub(crate) fn begin(&self, writer: WriterId, owner: &Owner) -> Result<WriterLock, TrailError> {
+        self.sweep();
         let path = self.lock(writer);
-        let fail = |e: std::io::Error| TrailError::io("cannot make the writer's lock file", &path, e);
-        // It gets its name when it is locked: one that is not locked is a dead writer's, and is taken away.
-        let unnamed = aside(&path, ".new");
-        let mut file = self.create(&unnamed).map_err(fail)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| fail(e.into()))?;
-        file.write_all(&owner.line()).map_err(fail)?;
-        std::fs::rename(&unnamed, &path).map_err(fail)?;
+        let mut tries = 20;
+        let file = loop {
+            tries -= 1;
+            match self.lock_and_name(&path, owner) {
+                Ok(file) => break file,
+                // Another opening may have taken it for a leftover, as long as it was not locked.
+                Err(_) if tries > 0 => {}
+                Err(e) => return Err(TrailError::io("cannot make the writer's lock file", &path, e)),
+            }
+        };
         Ok(WriterLock { file, path, owner: owner.clone() })
+    }
+
+    /// It gets its name when it is locked: one that is not locked is a dead writer's, and is taken away.
+    fn lock_and_name(&self, path: &Path, owner: &Owner) -> std::io::Result<File> {
+        let unnamed = aside(path, UNNAMED);
+        let make = || {
+            let mut file = self.create(&unnamed)?;
+            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            file.write_all(&owner.line())?;
+            std::fs::rename(&unnamed, path)?;
+            Ok(file)
+        };
+        make().inspect_err(|_| drop(std::fs::remove_file(&unnamed)))
     }
 
     /// Takes the lock of another writer, if that one is dead; one without a lock is. `None`: it lives, or somebody else is at it.
@@ -374,7 +399,7 @@ pub(crate) fn number_in(file: &File) -> std::io::Result<u64> {
     Ok(u64::from_le_bytes(number))
 }
 
-fn split_name(rest: &[u8]) -> Option<(WriterId, &str)> {
+pub(super) fn split_name(rest: &[u8]) -> Option<(WriterId, &str)> {
     let rest = std::str::from_utf8(rest).ok()?;
     let (writer, ending) = rest.split_at_checked(36)?;
     Some((WriterId::parse_exact(writer)?, ending.strip_prefix('.')?))

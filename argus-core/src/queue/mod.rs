@@ -4,6 +4,7 @@
 pub(crate) mod files;
 pub(crate) mod journal;
 pub(crate) mod keeper;
+mod leftovers;
 mod memory;
 pub(crate) mod segment;
 

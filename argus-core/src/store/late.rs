@@ -1,6 +1,6 @@
 //! A store that could not be opened yet: each transaction tries again. Until it can, the writer's records go to the pending file.
 
-use super::{Closed, Ends, Finding, ForeignRow, Head, Insert, Store};
+use super::{Backlog, Closed, Ends, Finding, ForeignRow, Head, Insert, Store};
 use crate::canonical::Fields;
 use crate::error::{ErrorKind, TrailError};
 use crate::id::{Checksum, WriterId};
@@ -85,6 +85,9 @@ impl Store for LateStore {
     }
     fn find(&mut self, first: u64, last: u64) -> Result<Vec<(u64, u64, Checksum)>, TrailError> {
         self.store()?.find(first, last)
+    }
+    fn backlog(&mut self) -> Backlog {
+        self.store.as_mut().map_or(Backlog::default(), |s| s.backlog())
     }
     fn close(&mut self) -> Result<(), TrailError> {
         self.store.as_mut().map_or(Ok(()), |s| s.close())

@@ -72,6 +72,14 @@ impl ForeignRow {
     }
 }
 
+/// What a store holds beside its file.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    pub(crate) bytes: u64,
+    /// It is more than it should be, and this is why.
+    pub(crate) stuck: Option<TrailError>,
+}
+
 /// Something the store found and mended when it was opened; it becomes a record of the log writer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Finding {
@@ -133,6 +141,10 @@ pub(crate) trait Store: Send {
     fn rollback(&mut self);
     /// Positions and checksums of this writer's records `first..=last`, for receipts after an unknown outcome.
     fn find(&mut self, first: u64, last: u64) -> Result<Vec<(u64, u64, Checksum)>, TrailError>;
+    /// What it holds beside its file. Between transactions.
+    fn backlog(&mut self) -> Backlog {
+        Backlog::default()
+    }
     /// Lets go of the file.
     fn close(&mut self) -> Result<(), TrailError>;
 }
