@@ -322,6 +322,11 @@ fn commit(
         let now = time::created_at(core.config.clock.now());
         let created_at = head.created_at.take().filter(|b| *b > now && time::is_created_at(b)).unwrap_or(now);
         let mut log_writer = LogWriter { id: head.log_id, last: head.log_writer_last };
+        // A new log begins with its own first record.
+        for f in store.findings() {
+            let record = (f.event, f.level, f.context.as_str());
+            seal_log_record(core, store, &mut canonical, &mut head, &mut log_writer, &created_at, record, me)?;
+        }
         let (mut last, mut bytes) = (head.writer_last, 0);
         let more = loop {
             let Some(mut entry) = waiting.take().or_else(|| sources.after(last)) else { break false };

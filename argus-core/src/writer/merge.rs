@@ -31,8 +31,9 @@ struct Progress {
     at: Option<u64>,
     /// The last number that is in the store, or will never be.
     done: u64,
-    /// Records that this merge brought in.
+    /// Records that this merge brought in, and the last number of them.
     count: u64,
+    last_in: u64,
     /// Numbers that the file should hold and does not.
     missing: Vec<(u64, u64)>,
 }
@@ -42,7 +43,8 @@ struct Progress {
 struct Part {
     entries: Vec<u8>,
     count: u64,
-    /// The last number, and where to go on behind it.
+    last_in: u64,
+    /// The last number, there or missing, and where to go on behind it.
     last: u64,
     at: Option<u64>,
     missing: Vec<(u64, u64)>,
@@ -83,7 +85,7 @@ impl Writer {
                 context_of(&[
                     ("cause", Value::from("spill")),
                     ("count", (progress.count + part.count).into()),
-                    ("last", synced.into()),
+                    ("last", progress.last_in.max(part.last_in).into()),
                     ("writer", Value::from(self.writer.as_str())),
                 ])
             });
@@ -108,6 +110,7 @@ impl Writer {
             progress.done = part.last;
             progress.at = part.at;
             progress.count += part.count;
+            progress.last_in = progress.last_in.max(part.last_in);
             progress.missing.extend(part.missing);
             if over {
                 self.end_merge(path, progress);
@@ -207,7 +210,7 @@ impl Writer {
                     if number > part.last + 1 {
                         part.missing.push((part.last + 1, number - 1));
                     }
-                    part.last = number;
+                    (part.last, part.last_in) = (number, number);
                     part.count += 1;
                 }
                 Err(why) => {
