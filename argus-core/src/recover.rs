@@ -221,7 +221,7 @@ struct PendingEntries {
 }
 
 impl PendingEntries {
-    fn next(&mut self) -> Option<(u64, Vec<u8>)> {
+    fn next(&mut self) -> Option<Numbered> {
         if self.torn {
             return None;
         }
@@ -243,11 +243,14 @@ impl PendingEntries {
     }
 }
 
+/// An entry and its number.
+type Numbered = (u64, Vec<u8>);
+
 /// Everything that a dead writer left, in order: each number from whichever file has it.
 struct Sources<'a> {
     journal: Entries<'a>,
-    in_journal: Option<(u64, Vec<u8>)>,
-    pending: Vec<(PendingEntries, Option<(u64, Vec<u8>)>)>,
+    in_journal: Option<Numbered>,
+    pending: Vec<(PendingEntries, Option<Numbered>)>,
 }
 
 impl<'a> Sources<'a> {
@@ -284,7 +287,7 @@ impl<'a> Sources<'a> {
 
     /// Files with entries behind `last`, the last that was found, or with something that does not check.
     fn torn(&self, last: u64) -> Vec<PathBuf> {
-        let beyond = |e: &Option<(u64, Vec<u8>)>| e.as_ref().is_some_and(|e| e.0 > last);
+        let beyond = |e: &Option<Numbered>| e.as_ref().is_some_and(|e| e.0 > last);
         let journal = self.journal.torn.or(self.journal.path.filter(|_| beyond(&self.in_journal)));
         let pending = self.pending.iter().filter(|(p, next)| p.torn || beyond(next));
         journal.into_iter().map(Path::to_owned).chain(pending.map(|p| p.0.lines.path().to_owned())).collect()

@@ -1,7 +1,7 @@
 //! The merge: what stands in the pending file is committed, in order and once, while the spill thread goes on appending; then the queue is the writer's again.
 //! The store's count of this writer's records decides what is in, so a merge that was broken off is simply begun again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -186,7 +186,7 @@ impl Writer {
 
     fn read_lines(
         &self,
-        path: &PathBuf,
+        path: &Path,
         at: Option<u64>,
         synced: u64,
         buffers: &mut Buffers,

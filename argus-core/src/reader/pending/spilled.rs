@@ -10,14 +10,17 @@ use crate::id::WriterId;
 use crate::spill::file::{Lines, damaged};
 use crate::spill::line::{Buffers, parse};
 
-/// The records of a pending file, and why they end early. `None`: it is gone, holds nothing, or is another trail's. The trail is given resolved, as it was named,
+/// The records of a pending file, and why they end early.
+type Found = (Option<Segment>, Option<TrailError>);
+
+/// Copies the records of a pending file. `None`: it is gone, holds nothing, or is another trail's. The trail is given resolved, as it was named,
 /// and with what is known of its file.
 pub(super) fn copy(
     writer: WriterId,
     path: &Path,
     (trail, named, meta): (&Path, &Path, &Metadata),
     spool: &mut Spool,
-) -> Result<Option<(Option<Segment>, Option<TrailError>)>, TrailError> {
+) -> Result<Option<Found>, TrailError> {
     let mut lines = match Lines::open(path) {
         Ok(Some(lines)) => lines,
         Ok(None) => return Ok(None),
