@@ -139,6 +139,9 @@ mod switch {
         fn standing(&mut self, writer: WriterId) -> Result<Option<Closed>, TrailError> {
             self.inner.standing(writer)
         }
+        fn untold_gaps(&mut self) -> Vec<(WriterId, u64, String)> {
+            self.inner.untold_gaps()
+        }
         fn foreign(&mut self, limit: usize) -> Result<Vec<ForeignRow>, TrailError> {
             self.inner.foreign(limit)
         }

@@ -50,6 +50,7 @@ pub(crate) fn recover(
     all.extend(store.unclosed()?);
     all.remove(&core.writer);
     let mut trouble = Vec::new();
+    tell_gaps(store, core, me)?;
     for writer in all {
         match one(store, beside, core, me, writer) {
             Ok(more) => trouble.extend(more),
@@ -59,6 +60,32 @@ pub(crate) fn recover(
         }
     }
     Ok(trouble)
+}
+
+/// Gap records that a recovery announced and that a power loss took.
+fn tell_gaps(store: &mut dyn Store, core: &Core, me: (&Identity, &str)) -> Result<(), TrailError> {
+    let untold = store.untold_gaps();
+    if untold.is_empty() {
+        return Ok(());
+    }
+    store.act_as(core.writer, me.1);
+    let mut head = store.begin()?;
+    let now = time::created_at(core.config.clock.now());
+    let created_at = head.created_at.take().filter(|b| *b > now && time::is_created_at(b)).unwrap_or(now);
+    let mut log_writer = LogWriter { id: head.log_id, last: head.log_writer_last };
+    for (writer, first, reason) in untold {
+        let writer = writer.to_string();
+        let context = context_of(&[
+            ("first", first.into()),
+            ("reason", Value::from(reason.as_str())),
+            ("writer", Value::from(writer.as_str())),
+        ]);
+        let record = ("audit_gap", Level::Security, context.as_str());
+        let (mut canonical, log_writer) = (Vec::new(), &mut log_writer);
+        seal_log_record(core, store, &mut canonical, &mut head, log_writer, &created_at, record, me.0)?;
+    }
+    let (writer_last, closed) = (head.writer_last, head.closed);
+    store.commit(&Ends { writer_last, log_writer_last: log_writer.last, closed })
 }
 
 fn one(
@@ -367,8 +394,11 @@ fn commit(
                 [("cause", Value::from("dead")), ("count", count.into()), ("last", last.into()), ("writer", id)];
             let aside = torn.first().map(|p| files::aside(p, ".torn").to_string_lossy().into_owned());
             let aside = aside.as_ref().map(|t| ("journal_torn", Value::from(t.as_str())));
-            tell("audit_recovered", &recovered.into_iter().chain(aside).collect::<Vec<_>>())?;
-            if let Some(reason) = owner.may_have_lost() {
+            // Announced, for a store that may keep a part of what is written together.
+            let lost = owner.may_have_lost();
+            let gap = lost.map(|reason| ("gap", Value::from(reason)));
+            tell("audit_recovered", &recovered.into_iter().chain(aside).chain(gap).collect::<Vec<_>>())?;
+            if let Some(reason) = lost {
                 tell("audit_gap", &[("first", (last + 1).into()), ("reason", Value::from(reason)), ("writer", id)])?;
             }
         }

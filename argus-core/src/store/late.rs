@@ -57,6 +57,9 @@ impl Store for LateStore {
     fn standing(&mut self, writer: WriterId) -> Result<Option<Closed>, TrailError> {
         self.store()?.standing(writer)
     }
+    fn untold_gaps(&mut self) -> Vec<(WriterId, u64, String)> {
+        self.store.as_mut().map_or(Vec::new(), |s| s.untold_gaps())
+    }
     fn foreign(&mut self, limit: usize) -> Result<Vec<ForeignRow>, TrailError> {
         self.store()?.foreign(limit)
     }

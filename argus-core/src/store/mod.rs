@@ -111,6 +111,10 @@ pub(crate) trait Store: Send {
         let _ = writer;
         Ok(None)
     }
+    /// Dead writers whose recovery announced a gap record that is not there: writer, first number, reason. Only a store without transactions has them.
+    fn untold_gaps(&mut self) -> Vec<(WriterId, u64, String)> {
+        Vec::new()
+    }
     /// Rows of other programs, oldest first.
     fn foreign(&mut self, limit: usize) -> Result<Vec<ForeignRow>, TrailError> {
         let _ = limit;

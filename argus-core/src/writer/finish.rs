@@ -142,6 +142,8 @@ impl Writer {
         }
         let saved = state.spill.holds(state.last_seq);
         drop(state);
+        // Observers hear of them.
+        self.withhold(&mut left);
         if saved && let Some(lock) = &mut self.lock {
             // Whoever recovers it need not suppose a loss.
             let _ = lock.amend("spilled");
