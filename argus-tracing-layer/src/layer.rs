@@ -175,7 +175,8 @@ impl<A: AuditSink> AuditLayer<A> {
         if marked && !vetoed {
             self.gather_spans(event, ctx, &mut scratch.spans);
             let name = metadata.name();
-            let explicit = (!name.starts_with("event ") && name != "log record").then_some(name);
+            // The bridge names its own callsites.
+            let explicit = (!name.starts_with("event ") && kind != Kind::LogBridge).then_some(name);
             let level = match *metadata.level() {
                 tracing_core::Level::ERROR => Level::Critical,
                 tracing_core::Level::WARN => Level::Warn,
