@@ -68,5 +68,7 @@ mod visitor;
 #[doc(hidden)]
 pub use ::tracing as __tracing;
 pub use filter::AuditFilter;
+#[doc(hidden)]
+pub use keys::check as __check_key;
 pub use layer::AuditLayer;
 pub use self_test::{Problem, SelfTest, SelfTestError, TraceIds, self_test};
