@@ -64,6 +64,15 @@ fn beside_a_filter_for_all() {
     compare!(seen, true, [LevelFilter::INFO, Recorder(seen.clone())]);
 }
 
+/// A span directive that is quieter than its span stands only as long as nobody has the filter asked anew: without filters of single layers, the layer does not.
+#[test]
+fn beside_a_span_directive_that_is_quieter_than_its_span() {
+    let _alone = alone();
+    const QUIETER: &str = "debug,[request]=warn";
+    compare!(seen, true, [EnvFilter::new(QUIETER), printed(&seen), Recorder(seen.clone())]);
+    compare!(seen, true, [printed(&seen), Recorder(seen.clone()), EnvFilter::new(QUIETER)]);
+}
+
 #[test]
 fn beside_filters_of_single_layers() {
     let _alone = alone();
