@@ -33,7 +33,7 @@ macro_rules! compare {
             same(&without, &$seen.take(), stack, "inner");
             with_default(tracing_subscriber::registry()$(.with($layer))*.with(audit()), || load(seed, $ask));
             same(&without, &$seen.take(), stack, "outer");
-            assert!(logger.health().submitted > 40, "{stack}: the layer works");
+            assert!(logger.health().submitted > 10, "{stack}: the layer works");
         }
     }};
 }
@@ -68,7 +68,7 @@ fn beside_a_filter_for_all() {
 #[test]
 fn beside_a_span_directive_that_is_quieter_than_its_span() {
     let _alone = alone();
-    const QUIETER: &str = "debug,[request]=warn";
+    const QUIETER: &str = "error,db=trace,[request]=warn";
     compare!(seen, true, [EnvFilter::new(QUIETER), printed(&seen), Recorder(seen.clone())]);
     compare!(seen, true, [printed(&seen), Recorder(seen.clone()), EnvFilter::new(QUIETER)]);
 }
