@@ -57,12 +57,18 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod callsite;
+mod filter;
 pub mod keys;
 mod layer;
 mod macros;
+mod self_test;
 mod trace;
 mod visitor;
 
 #[doc(hidden)]
 pub use ::tracing as __tracing;
+pub use filter::AuditFilter;
+#[doc(hidden)]
+pub use keys::check as __check_key;
 pub use layer::AuditLayer;
+pub use self_test::{Problem, SelfTest, SelfTestError, TraceIds, self_test};

@@ -2,7 +2,7 @@
 //! directory. Never a test: machines are noisy. Arguments select rows by a part of their name.
 //!
 //! Layout: [`row`] what a row is and how runs are taken; [`alloc`] counts allocations; [`accept`] the caller's side at its median, [`tail`] at its worst;
-//! [`durable`] waiting for the disk; [`store`] sustained writing and verification; [`recovery`] after a kill; [`heap`]; [`beside`] what others do.
+//! [`durable`] waiting for the disk; [`store`] sustained writing and verification; [`recovery`] after a kill; [`heap`]; [`layer`] the `tracing` layer; [`beside`] what others do.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod accept;
@@ -10,6 +10,7 @@ mod alloc;
 mod beside;
 mod durable;
 mod heap;
+mod layer;
 mod recovery;
 mod row;
 mod store;
@@ -38,6 +39,13 @@ const BENCHES: &[(&str, Bench)] = &[
     ("recovery", recovery::recovery),
     ("heap_at_rest", heap::at_rest),
     ("heap_stalled", heap::stalled),
+    ("layer_foreign_event", layer::foreign_event),
+    ("layer_disabled_event", layer::disabled),
+    ("layer_disabled_event_filtered", layer::disabled_filtered),
+    ("layer_disabled_span", layer::span),
+    ("layer_disabled_span_filtered", layer::span_filtered),
+    ("layer_audit_event", layer::audit_over_log),
+    ("beside_layer_json_non_blocking", layer::audit_beside_json),
     ("beside_tracing_json_non_blocking", beside::tracing_json),
     ("beside_mutex_append", beside::mutex_append),
 ];
