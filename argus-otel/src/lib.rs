@@ -30,7 +30,8 @@
 //! # Layout
 //! - `wrapper`: [`OtelAuditWrapper`], the decorator, and the caller's side of it
 //! - `spans`: the observer that makes the spans, on Argus's thread
-//! - [`names`]: every attribute and span name
+//! - [`names`]: every name of a span, attribute or metric
+//! - `metrics`: [`AuditMetrics`]; `live` counts what a sink commits, `follow` what a trail holds, `instruments` shows it
 //! - `config`: [`OtelWrapperConfig`]
 //! - `context`: the trace context of the calling thread
 //! - `pipeline` (feature `otlp`): [`otlp_from_env`], spans to a Collector
@@ -40,6 +41,7 @@
 
 mod config;
 mod context;
+mod metrics;
 pub mod names;
 #[cfg(feature = "otlp")]
 mod pipeline;
@@ -48,6 +50,7 @@ mod wrapper;
 
 pub use config::OtelWrapperConfig;
 pub use context::trace_context;
+pub use metrics::{AuditMetrics, AuditMetricsBuilder, MetricsError};
 /// The very `opentelemetry` this crate was built against.
 pub use opentelemetry;
 #[cfg(feature = "otlp")]

@@ -26,6 +26,12 @@ pub(crate) struct Tally {
     pub(crate) errors: AtomicU64,
 }
 
+impl Tally {
+    pub(crate) fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+}
+
 pub(crate) struct SpanMaker<T> {
     pub(crate) tracer: T,
     pub(crate) config: OtelWrapperConfig,

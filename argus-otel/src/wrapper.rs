@@ -88,6 +88,10 @@ impl<S: AuditSink> OtelAuditWrapper<S> {
         self.tally.errors.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn tally(&self) -> Arc<Tally> {
+        self.tally.clone()
+    }
+
     /// Hands over with the carrier marked for the observer and filled with the ambient trace, and counts what was `accepted`.
     #[inline]
     fn carried<R>(
