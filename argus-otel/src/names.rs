@@ -28,6 +28,9 @@ pub const SECURITY_CRITICAL: &str = "audit.security_critical";
 pub const CONTEXT_PREFIX: &str = "audit.context.";
 /// Checksum of the record, on request.
 pub const CHECKSUM: &str = "audit.checksum";
+/// The attributes of a span, but for those of context members: no base attribute may have such a name.
+pub const SPAN_ATTRIBUTES: &[&str] =
+    &[LEVEL, EVENT, COMPONENT, OPERATION, TIMESTAMP, RECORD_ID, FILE_PATH, SECURITY_CRITICAL, CHECKSUM];
 
 /// Committed records by [`METRIC_LEVEL`] and [`METRIC_COMPONENT`]; a counter. Prometheus: `argus_audit_events_total`.
 pub const METRIC_EVENTS: &str = "argus.audit.events";

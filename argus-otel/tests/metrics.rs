@@ -197,7 +197,6 @@ fn the_account_is_shown() {
     assert!((0.0..60.0).contains(&one(names::METRIC_COMMIT_AGE)));
     for name in [
         names::METRIC_QUEUE_DEPTH,
-        names::METRIC_QUEUE_SIZE,
         names::METRIC_PENDING,
         names::METRIC_DEGRADED,
         names::METRIC_CLOSED,

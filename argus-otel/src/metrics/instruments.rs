@@ -86,7 +86,7 @@ pub(super) fn make(meter: &Meter, inner: &Arc<Inner>) {
             .with_description("Audit spans that could not be made or sent")
             .with_callback(reading(inner, |i, to| {
                 if let Some(tally) = &i.tally {
-                    to.observe(tally.errors(), &[]);
+                    to.observe(tally.account.failed(), &[]);
                 }
             }))
             .build();
