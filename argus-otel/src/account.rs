@@ -15,8 +15,12 @@ pub struct SpanAccount(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     exported: AtomicU64,
+    /// Of those exported, what the other side says it did not take.
+    rejected: AtomicU64,
     failed: AtomicU64,
     reason: Mutex<Option<String>>,
+    /// What a client saw that the exporter's error does not tell.
+    note: Mutex<Option<String>>,
 }
 
 impl fmt::Debug for SpanAccount {
@@ -28,7 +32,7 @@ impl fmt::Debug for SpanAccount {
 impl SpanAccount {
     /// Audit spans that the exporter says it has delivered.
     pub fn exported(&self) -> u64 {
-        self.0.exported.load(Ordering::Relaxed)
+        self.0.exported.load(Ordering::Relaxed).saturating_sub(self.0.rejected.load(Ordering::Relaxed))
     }
 
     /// Audit spans that were not made, not queued, or not delivered.
@@ -54,5 +58,22 @@ impl SpanAccount {
         let reason = crate::spans::cut(reason(), REASON);
         *self.0.reason.lock().unwrap_or_else(|e| e.into_inner()) = Some(reason);
         self.0.failed.fetch_add(spans, Ordering::Release);
+    }
+
+    /// Counts spans of a batch that counts as delivered otherwise.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn rejected(&self, spans: u64, reason: impl FnOnce() -> String) {
+        self.0.rejected.fetch_add(spans, Ordering::Relaxed);
+        self.fail(spans, reason);
+    }
+
+    #[cfg(feature = "otlp")]
+    pub(crate) fn note(&self, why: String) {
+        *self.0.note.lock().unwrap_or_else(|e| e.into_inner()) = Some(why);
+    }
+
+    #[cfg(feature = "sdk")]
+    pub(crate) fn take_note(&self) -> Option<String> {
+        self.0.note.lock().unwrap_or_else(|e| e.into_inner()).take()
     }
 }

@@ -63,7 +63,7 @@ impl<E: SpanExporter> SpanExporter for CountedExporter<E> {
         };
         match &result {
             Ok(()) => self.account.delivered(audit),
-            Err(e) => self.account.fail(audit, || e.to_string()),
+            Err(e) => self.account.fail(audit, || self.account.take_note().unwrap_or_else(|| e.to_string())),
         }
         // Only now: of what is waiting, the batch in hand is a part.
         let _ = self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| Some(n.saturating_sub(all)));
