@@ -104,7 +104,9 @@ impl<L: Fn(&str) -> Option<String>> Env<L> {
         };
         // For HTTP the general endpoint is a base, the signal's own is taken as it is. gRPC has no path.
         let target = match transport {
-            Transport::Http if variable == signal.endpoint.1 => format!("{}{}", given.trim_end_matches('/'), signal.path),
+            Transport::Http if variable == signal.endpoint.1 => {
+                format!("{}{}", given.trim_end_matches('/'), signal.path)
+            }
             _ => given.clone(),
         };
         check(variable, &given, &target)?;

@@ -62,21 +62,27 @@ impl fmt::Display for OtlpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             OtlpError::Endpoint { variable, endpoint } => {
-                write!(f, "{variable}: `{endpoint}` is no http:// or https:// URL; write for example http://localhost:4318")
+                write!(
+                    f,
+                    "{variable}: `{endpoint}` is no http:// or https:// URL; write for example http://localhost:4318"
+                )
             }
             OtlpError::Tls { variable, endpoint } => {
                 let help = "build argus-otel with its feature `tls`, or send to a Collector on this host over http://";
                 write!(f, "{variable}: `{endpoint}` needs TLS, which this build has not; {help}")
             }
             OtlpError::Protocol { variable, value } if value.trim() == "grpc" => {
-                let help = "build argus-otel with its feature `grpc`, or use `http/protobuf` (port 4318 of a Collector)";
+                let help =
+                    "build argus-otel with its feature `grpc`, or use `http/protobuf` (port 4318 of a Collector)";
                 write!(f, "{variable} is `{value}`, which this build does not speak; {help}")
             }
             OtlpError::Protocol { variable, value } => {
                 write!(f, "{variable} is `{value}`; write `http/protobuf` (port 4318 of a Collector) or `grpc` (4317)")
             }
             OtlpError::Header { variable, name } => write!(f, "{variable}: the header `{name}` cannot be sent"),
-            OtlpError::Certificate { variable, path, source } => write!(f, "{variable}: `{path}` cannot be used: {source}"),
+            OtlpError::Certificate { variable, path, source } => {
+                write!(f, "{variable}: `{path}` cannot be used: {source}")
+            }
             OtlpError::Build(e) => write!(f, "the OTLP exporter cannot be built: {e}"),
             OtlpError::Refused { endpoint, why } => write!(f, "`{endpoint}` does not take OTLP: {why}"),
             OtlpError::Shutdown(why) => write!(f, "the last spans may not have been sent: {why}"),

@@ -103,7 +103,8 @@ fn reader<E: PushMetricExporter>(exporter: E, interval: Duration) -> PeriodicRea
 
 fn http_metrics(settings: &Settings) -> Result<MetricExporter, OtlpError> {
     let client = http::Client::new(settings, &SpanAccount::default())?;
-    let builder = MetricExporter::builder().with_http().with_http_client(client).with_headers(super::encoded(settings)?);
+    let builder =
+        MetricExporter::builder().with_http().with_http_client(client).with_headers(super::encoded(settings)?);
     let builder = builder.with_protocol(Protocol::HttpBinary).with_timeout(settings.timeout);
     builder.with_endpoint(settings.target.clone()).build().map_err(|e| OtlpError::Build(e.into()))
 }

@@ -193,11 +193,7 @@ fn pipeline(
     Ok(Some(OtlpPipeline { provider, account, settings, down: AtomicBool::new(false) }))
 }
 
-fn processor(
-    settings: &Settings,
-    account: &SpanAccount,
-    queue: usize,
-) -> Result<Box<dyn SpanProcessor>, OtlpError> {
+fn processor(settings: &Settings, account: &SpanAccount, queue: usize) -> Result<Box<dyn SpanProcessor>, OtlpError> {
     let (settings, account) = (settings.clone(), account.clone());
     build(move || -> Result<Box<dyn SpanProcessor>, OtlpError> {
         match settings.transport {
@@ -234,7 +230,11 @@ fn build<T: Send + 'static>(f: impl FnOnce() -> Result<T, OtlpError> + Send + 's
 }
 
 /// `None` where the time ran out; the thread is left to itself.
-fn on_own_thread<T: Send + 'static>(name: &str, timeout: Duration, f: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+fn on_own_thread<T: Send + 'static>(
+    name: &str,
+    timeout: Duration,
+    f: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     let (tell, told) = mpsc::sync_channel(1);
     let body = move || {
         let _ = tell.send(f());
