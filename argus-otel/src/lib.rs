@@ -64,5 +64,5 @@ pub use otlp::{
     otlp_metrics_from_lookup,
 };
 #[cfg(feature = "sdk")]
-pub use sdk::{CountedExporter, KeepSecurity, counted_batch};
+pub use sdk::{CountedBatch, CountedExporter, KeepSecurity, counted_batch};
 pub use wrapper::OtelAuditWrapper;

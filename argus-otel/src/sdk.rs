@@ -83,9 +83,9 @@ impl<E: SpanExporter> SpanExporter for CountedExporter<E> {
     }
 }
 
-/// The SDK's batch processor with a door before it: what would not find room in its queue is counted instead of dropped in silence.
+/// The SDK's batch processor with a door before it: what would not find room in its queue is counted instead of dropped in silence. See [`counted_batch`].
 #[derive(Debug)]
-struct CountedBatch {
+pub struct CountedBatch {
     inner: BatchSpanProcessor,
     account: SpanAccount,
     waiting: Arc<AtomicUsize>,
@@ -95,7 +95,7 @@ struct CountedBatch {
 
 /// A batch processor that keeps `account`. At most `queue` spans wait, those in the exporter's hands included; more are counted as failed. Delay and size of the
 /// batches follow `OTEL_BSP_SCHEDULE_DELAY` and `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`.
-pub fn counted_batch<E>(exporter: E, account: &SpanAccount, queue: usize) -> impl SpanProcessor + use<E> + 'static
+pub fn counted_batch<E>(exporter: E, account: &SpanAccount, queue: usize) -> CountedBatch
 where
     E: SpanExporter + 'static,
 {

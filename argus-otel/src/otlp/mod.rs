@@ -20,10 +20,10 @@ use std::time::Duration;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{Protocol, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, SpanExporter, SpanProcessor, TracerProviderBuilder};
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, SpanExporter, TracerProviderBuilder};
 
 use crate::account::SpanAccount;
-use crate::sdk::{KeepSecurity, counted_batch};
+use crate::sdk::{CountedBatch, KeepSecurity, counted_batch};
 use env::{Env, Settings, TRACES, Transport};
 pub use error::OtlpError;
 pub use metrics::{OtlpMetrics, otlp_metrics_from_env, otlp_metrics_from_lookup};
@@ -193,14 +193,12 @@ fn pipeline(
     Ok(Some(OtlpPipeline { provider, account, settings, down: AtomicBool::new(false) }))
 }
 
-fn processor(settings: &Settings, account: &SpanAccount, queue: usize) -> Result<Box<dyn SpanProcessor>, OtlpError> {
+fn processor(settings: &Settings, account: &SpanAccount, queue: usize) -> Result<CountedBatch, OtlpError> {
     let (settings, account) = (settings.clone(), account.clone());
-    build(move || -> Result<Box<dyn SpanProcessor>, OtlpError> {
-        match settings.transport {
-            #[cfg(feature = "grpc")]
-            Transport::Grpc => Ok(Box::new(counted_batch(grpc::spans(&settings)?, &account, queue))),
-            _ => Ok(Box::new(counted_batch(http_spans(&settings, &account)?, &account, queue))),
-        }
+    build(move || match settings.transport {
+        #[cfg(feature = "grpc")]
+        Transport::Grpc => Ok(counted_batch(grpc::spans(&settings)?, &account, queue)),
+        _ => Ok(counted_batch(http_spans(&settings, &account)?, &account, queue)),
     })
 }
 
