@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use argus_core::{AuditConfig, AuditEvent, AuditLogger, AuditSink, AuditSinkExt};
 use argus_otel::{AuditMetrics, OtelAuditWrapper, OtelWrapperConfig, OtlpPipeline, names, otlp_from_lookup};
-use argus_otel::{otlp_metrics_from_lookup, opentelemetry::metrics::MeterProvider};
+use argus_otel::{opentelemetry::metrics::MeterProvider, otlp_metrics_from_lookup};
 use argus_testkit::{OtlpReceiver, Reply, TempTrail};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -67,7 +67,8 @@ fn nobody_listens() {
 
 #[test]
 fn a_web_page_with_status_200() {
-    let html = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\nConnection: close\r\n\r\n<html></html>";
+    let html =
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\nConnection: close\r\n\r\n<html></html>";
     must_fail(&answers(html), &["answered 200 OK", "text/html", "no OTLP"]);
 }
 

@@ -193,7 +193,8 @@ fn certificates_that_cannot_be_used_are_errors_at_start() {
     std::fs::write(pki.path("empty.pem"), "nothing").unwrap();
     for protocol in ["http/protobuf", "grpc"] {
         let vars = |more: &[(&'static str, String)]| {
-            let both = [(ENDPOINT, "https://localhost:1".to_owned()), ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol.to_owned())];
+            let both =
+                [(ENDPOINT, "https://localhost:1".to_owned()), ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol.to_owned())];
             [&both[..], more].concat()
         };
         let certificate = ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", pki.text("client.pem"));
