@@ -2,7 +2,8 @@
 //! directory. Never a test: machines are noisy. Arguments select rows by a part of their name.
 //!
 //! Layout: [`row`] what a row is and how runs are taken; [`alloc`] counts allocations; [`accept`] the caller's side at its median, [`tail`] at its worst;
-//! [`durable`] waiting for the disk; [`store`] sustained writing and verification; [`recovery`] after a kill; [`heap`]; [`layer`] the `tracing` layer; [`beside`] what others do.
+//! [`durable`] waiting for the disk; [`store`] sustained writing and verification; [`recovery`] after a kill; [`heap`]; [`layer`] the `tracing` layer;
+//! [`wrapper`] the OpenTelemetry wrapper and its spans; [`beside`] what others do.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod accept;
@@ -15,6 +16,7 @@ mod recovery;
 mod row;
 mod store;
 mod tail;
+mod wrapper;
 
 type Bench = fn() -> row::Row;
 
@@ -46,6 +48,12 @@ const BENCHES: &[(&str, Bench)] = &[
     ("layer_disabled_span_filtered", layer::span_filtered),
     ("layer_audit_event", layer::audit_over_log),
     ("beside_layer_json_non_blocking", layer::audit_beside_json),
+    ("wrapper_without_tracer_added", wrapper::without_tracer),
+    ("wrapper_with_tracer_added", wrapper::with_tracer),
+    ("wrapper_without_tracer_bare", wrapper::without_tracer_over_nothing),
+    ("wrapper_with_tracer_bare", wrapper::with_tracer_over_nothing),
+    ("wrapper_allocations", wrapper::allocations),
+    ("wrapper_span", wrapper::span),
     ("beside_tracing_json_non_blocking", beside::tracing_json),
     ("beside_mutex_append", beside::mutex_append),
 ];
