@@ -13,7 +13,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 const WAIT: Duration = Duration::from_secs(5);
 
-#[tracing::instrument(name = "POST /refund", skip_all, fields(audit.actor = user, order))]
+#[tracing::instrument(name = "POST /refund", skip_all, fields(audit.actor = user, order = order))]
 fn refund(user: &str, order: u64) {
     tracing::debug!("checking the order");
     audit_security!("refund_denied", audit.outcome = "failure", "older than 30 days");
