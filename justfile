@@ -42,6 +42,9 @@ properties cases="20000":
 # Kills at random moments, as many as it takes
 kills rounds="1000":
     ARGUS_KILL_ROUNDS={{rounds}} cargo test --release -p argus-core --test killed -- --nocapture
+# Every failure x store x policy x what comes next (needs the right to mount for all of it)
+faults:
+    ARGUS_FAULT_MATRIX=all cargo test -p argus-core --test fault_matrix -- --nocapture
 # The one unsafe file under Miri
 miri:
     rustup component add miri --toolchain nightly

@@ -132,6 +132,7 @@ impl<A: AuditSink> AuditLayer<A> {
     /// - Set everything else first (`with_span_fields` above all): the filter knows of spans only what the layer knew here.
     /// - A subscriber has room for 64 per-layer filters; `tracing-subscriber` panics at the next. A filtered layer cannot be put in by `reload` (its own limit).
     /// - It does not make a stack cheaper in which another layer has no filter: each event is for that one, and filters are asked at each.
+    /// - As beside any filter of a single layer, an `EnvFilter`'s span directive (`[span]=level`) must be as verbose as its span: asked anew, it says no to a quieter one.
     /// - Spans without a field that is inherited are not kept alive for the layer. What no layer wants does not exist, as without the layer.
     pub fn filtered<S>(self) -> Filtered<Self, AuditFilter, S>
     where

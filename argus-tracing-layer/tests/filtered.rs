@@ -66,6 +66,19 @@ fn the_records_are_those_of_the_plain_layer() {
     assert_eq!(said(&trail), plain);
 }
 
+#[test]
+fn optional_and_in_a_list() {
+    let _alone = alone();
+    let trail = Trail::new();
+    let layer = Some(trail.layer().with_span_fields(["tenant"]).filtered());
+    with_default(Registry::default().with(printed()).with(layer), load);
+    let list = Trail::new();
+    let layers = vec![printed().boxed(), list.layer().with_span_fields(["tenant"]).filtered().boxed()];
+    with_default(Registry::default().with(layers), load);
+    assert_eq!(said(&trail).len(), 6);
+    assert_eq!(said(&trail), said(&list));
+}
+
 fn printed_on_top<S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>>() -> impl Layer<S> {
     fmt::layer().with_writer(std::io::sink)
 }
@@ -119,6 +132,24 @@ fn through_spans_that_do_not_exist() {
     });
     assert_eq!(trail.one("inside")["actor_id"], "jane");
     assert_eq!(trail.one("of_current")["actor_id"], "jane");
+}
+
+/// Caveat: an `EnvFilter` keeps to a span directive that is quieter than its span only while nobody has it asked anew, and filters of single layers do.
+#[test]
+fn a_span_directive_that_is_quieter_than_its_span() {
+    let _alone = alone();
+    let made = |audit: Option<Box<dyn Layer<Registry> + Send + Sync>>| {
+        let filter = EnvFilter::new("error,db=trace,[request]=warn");
+        with_default(Registry::default().with(audit).with(filter), || !info_span!("request").is_disabled())
+    };
+    let trail = Trail::new();
+    assert!(made(None));
+    assert!(!made(Some(trail.layer().filtered().boxed())), "told of in the documentation");
+    // As verbose as its span, it stands.
+    let filter = EnvFilter::new("error,db=trace,[request]=info");
+    with_default(Registry::default().with(trail.layer().filtered()).with(filter), || {
+        assert!(!info_span!("request").is_disabled());
+    });
 }
 
 /// Caveat: 64 filters of single layers are the most a subscriber has.

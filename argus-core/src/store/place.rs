@@ -93,6 +93,12 @@ pub(crate) fn directory(dir: &Path, access: Access) -> Result<PathBuf, TrailErro
     Ok(dir)
 }
 
+/// Whether the file system of a path is mounted read-only.
+#[cfg(feature = "sqlite")]
+pub(crate) fn is_read_only(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|s| s.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
 /// Makes the names in a directory survive power loss.
 pub(crate) fn sync_directory(dir: &Path) -> Result<(), TrailError> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(|e| TrailError::io("cannot sync the trail's directory", dir, e))

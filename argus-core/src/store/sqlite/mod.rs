@@ -56,6 +56,10 @@ pub(crate) fn error(what: &str, path: &Path, e: rusqlite::Error) -> TrailError {
         Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
             (ErrorKind::PermissionDenied, "check owner and mode")
         }
+        // SQLite cannot make its `-shm` there.
+        Some(ErrorCode::CannotOpen) if place::is_read_only(path) => {
+            (ErrorKind::ReadOnly, "the file system is mounted read-only")
+        }
         Some(ErrorCode::CannotOpen) => {
             (ErrorKind::PermissionDenied, "check owner and mode of the file and of its directory")
         }
