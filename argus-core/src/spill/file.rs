@@ -72,13 +72,22 @@ impl PendingFile {
         self.faults.of_spill()?;
         let mut write = || -> std::io::Result<()> {
             if std::mem::replace(&mut self.dirty, true) {
-                self.file.set_len(self.synced)?;
+                self.file.set_len(self.synced.min(self.file.metadata()?.len()))?;
+            }
+            // Cut by somebody: what is left of a line is ended, and the next ones stand for themselves.
+            let len = self.file.metadata()?.len();
+            if len < self.synced {
+                self.file.write_all_at(b"\n", len)?;
+                self.synced = len + 1;
             }
             self.file.write_all_at(lines, self.synced)?;
             self.file.sync_data()?;
             Ok(())
         };
         write().map_err(|e| TrailError::io("cannot write to the pending file", &self.path, e))?;
+        if place::identity(&self.path).ok() != place::identity_of(&self.file) {
+            return Err(TrailError::new(ErrorKind::Replaced, "the pending file was removed or replaced").at(&self.path));
+        }
         self.dirty = false;
         self.synced += lines.len() as u64;
         Ok(())

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::{Core, State, own_entry};
 use crate::entry::entries;
-use crate::error::{AuditError, TrailError};
+use crate::error::{AuditError, ErrorKind, TrailError};
 use crate::event::AuditEvent;
 use crate::id::WriterId;
 use crate::queue::files::{Beside, Owner};
@@ -194,7 +194,7 @@ impl Spiller {
         let started = std::thread::Builder::new().name("argus-spill".into()).spawn(move || self.run());
         started.map(drop).map_err(|e| {
             core.lock().spill.on = false;
-            TrailError::new(crate::ErrorKind::Io, "cannot start the trail's spill thread").because(e)
+            TrailError::new(ErrorKind::Io, "cannot start the trail's spill thread").because(e)
         })
     }
 
@@ -276,18 +276,21 @@ impl Spiller {
         }
     }
 
+    fn create(&self) -> Result<PendingFile, TrailError> {
+        PendingFile::create(
+            &self.beside.pending(self.core.writer),
+            self.beside.access,
+            &self.head,
+            #[cfg(any(test, feature = "test-util"))]
+            &self.core.config.faults,
+        )
+    }
+
     /// Makes the file. While it cannot be made, the queue stays the writer's.
     fn begin(&mut self) {
         let core = self.core.clone();
         let path = self.beside.pending(core.writer);
-        let made = PendingFile::create(
-            &path,
-            self.beside.access,
-            &self.head,
-            #[cfg(any(test, feature = "test-util"))]
-            &core.config.faults,
-        );
-        match made {
+        match self.create() {
             Ok(file) => {
                 self.file = Some(file);
                 self.fresh = true;
@@ -368,6 +371,22 @@ impl Spiller {
                 self.core.lock().spill.failed = false;
                 return true;
             };
+            if e.kind() == ErrorKind::Replaced {
+                // Nobody finds what stands there: these lines go into another. What stood there before is missed by the merge, which says so.
+                self.tell(e);
+                match self.create() {
+                    Ok(file) => self.file = Some(file),
+                    Err(e) => {
+                        self.tell(e);
+                        self.pause();
+                    }
+                }
+                let state = self.core.lock();
+                if state.closed || state.spill.give_back {
+                    return false;
+                }
+                continue;
+            }
             let mut state = self.core.lock();
             if !std::mem::replace(&mut state.spill.failed, true) {
                 state.ledger.health.degraded = Some(format!("neither the store nor the pending file works: {e}"));

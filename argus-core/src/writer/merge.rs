@@ -16,6 +16,7 @@ use crate::sink::LossReason;
 use crate::spill::Cause;
 use crate::spill::file::{Lines, damaged};
 use crate::spill::line::{self, Buffers};
+use crate::store::place;
 use crate::value::Value;
 
 /// So few records are left that the queue can be taken back for the time that they need.
@@ -24,11 +25,14 @@ const NEAR: u64 = 2_000;
 /// How often the wait for the spill thread looks whether the trail closes.
 const ANSWER: Duration = Duration::from_millis(500);
 
+/// Device and number of a file.
+type FileId = Option<(u64, u64)>;
+
 /// How far the merge of one pending file has come.
 #[derive(Default)]
 struct Progress {
-    /// Where in the file to go on.
-    at: Option<u64>,
+    /// Where in the file to go on, and which file that is.
+    at: Option<(u64, FileId)>,
     /// The last number that is in the store, or will never be.
     done: u64,
     /// Records that this merge brought in, and the last number of them.
@@ -46,7 +50,7 @@ struct Part {
     last_in: u64,
     /// The last number, there or missing, and where to go on behind it.
     last: u64,
-    at: Option<u64>,
+    at: Option<(u64, FileId)>,
     missing: Vec<(u64, u64)>,
 }
 
@@ -171,7 +175,7 @@ impl Writer {
             Ok(()) => {}
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Damaged | ErrorKind::Unsafe) => {
                 self.core.observers.error(AuditError::Store(Arc::new(e)));
-                part.at = Some(u64::MAX);
+                part.at = None;
             }
             // It may be readable later.
             Err(e) => return Err(e),
@@ -187,13 +191,15 @@ impl Writer {
     fn read_lines(
         &self,
         path: &Path,
-        at: Option<u64>,
+        at: Option<(u64, FileId)>,
         synced: u64,
         buffers: &mut Buffers,
         part: &mut Part,
     ) -> Result<(), TrailError> {
         let Some(mut lines) = Lines::open(path)? else { return Ok(()) };
-        if let Some(at) = at {
+        let file = place::identity_of(lines.file());
+        // Another one is read from its beginning: somebody removed the first.
+        if let Some((at, _)) = at.filter(|(_, of)| *of == file) {
             lines.seek(at)?;
         }
         while part.last < synced && part.entries.len() < BATCH {
@@ -218,7 +224,7 @@ impl Writer {
                     self.core.observers.error(AuditError::Store(Arc::new(damaged(&why, path))));
                 }
             }
-            part.at = Some(lines.at());
+            part.at = Some((lines.at(), file));
         }
         Ok(())
     }
