@@ -55,7 +55,7 @@ impl SpanAccount {
         if spans == 0 {
             return;
         }
-        let reason = crate::spans::cut(reason(), REASON);
+        let reason = crate::members::cut(reason().into(), REASON);
         *self.0.reason.lock().unwrap_or_else(|e| e.into_inner()) = Some(reason);
         self.0.failed.fetch_add(spans, Ordering::Release);
     }

@@ -54,6 +54,7 @@ const BENCHES: &[(&str, Bench)] = &[
     ("wrapper_with_tracer_bare", wrapper::with_tracer_over_nothing),
     ("wrapper_allocations", wrapper::allocations),
     ("wrapper_span", wrapper::span),
+    ("metrics_follow", wrapper::follow),
     ("beside_tracing_json_non_blocking", beside::tracing_json),
     ("beside_mutex_append", beside::mutex_append),
 ];
