@@ -20,6 +20,7 @@ struct Inner {
     failed: AtomicU64,
     reason: Mutex<Option<String>>,
     /// What a client saw that the exporter's error does not tell.
+    #[cfg(feature = "sdk")]
     note: Mutex<Option<String>>,
 }
 

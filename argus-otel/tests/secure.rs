@@ -95,8 +95,11 @@ fn https(pki: &Pki, host: &str, client: bool) -> u16 {
     port
 }
 
+/// Names of spans and the token they came with.
+type Received = Vec<(String, Option<String>)>;
+
 #[derive(Clone, Default)]
-struct Traces(Arc<Mutex<Vec<(String, Option<String>)>>>);
+struct Traces(Arc<Mutex<Received>>);
 
 #[tonic::async_trait]
 impl TraceService for Traces {
