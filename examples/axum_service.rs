@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use argus_core::{ActorType, AuditConfig, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, Watcher, WatcherConfig};
-use argus_otel::{OtelAuditWrapper, OtelWrapperConfig, otlp_from_env};
+use argus_otel::{OtelAuditWrapper, OtelWrapperConfig, otlp_from_env_with};
 use argus_tracing_layer::{AuditLayer, audit_security};
 use axum::extract::{MatchedPath, Path, Request, State};
 use axum::routing::{get, post, put};
@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = AuditConfig::new("/var/lib/shop/audit.db").service("shop", "1.4.2").overlay_env()?;
     let logger = AuditLogger::open(config.clone())?;
     // Without OTEL_EXPORTER_OTLP_ENDPOINT there are no spans, and the trail is written all the same.
-    let otlp = otlp_from_env("shop")?;
+    let otlp = otlp_from_env_with("shop", argus_examples::zipkin_from_env)?;
     let audit = match &otlp {
         Some(o) => OtelAuditWrapper::new(logger, o.tracer(), OtelWrapperConfig::default()),
         None => OtelAuditWrapper::without_tracer(logger),

@@ -1,8 +1,9 @@
-//! What the tour prints: a trail as a table, spans with their parents. The examples themselves stand beside this folder, one file each.
+//! What the examples share: the tour's tables of a trail and its spans, and spans for Zipkin. The examples themselves stand beside this folder, one file each.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 use argus_core::{AuditReader, Filter, ReadError, format_timestamp};
-use opentelemetry_sdk::trace::SpanData;
+use opentelemetry_sdk::trace::{SpanData, TracerProviderBuilder};
+use opentelemetry_zipkin::ZipkinExporter;
 
 /// Prints every record of a trail as one line.
 ///
@@ -34,5 +35,17 @@ pub fn print_spans(spans: &[SpanData]) {
         let parent = spans.iter().find(|p| p.span_context.span_id() == span.parent_span_id);
         let parent = parent.map_or("no parent", |p| p.name.as_ref());
         println!("{:<29}  under {:<10}  trace {}", span.name, parent, span.span_context.trace_id());
+    }
+}
+
+/// Sends the spans to Zipkin, too, where `OTEL_EXPORTER_ZIPKIN_ENDPOINT` names one: for `otlp_from_env_with`. What cannot be built is said on stderr.
+pub fn zipkin_from_env(provider: TracerProviderBuilder) -> TracerProviderBuilder {
+    let Ok(endpoint) = std::env::var("OTEL_EXPORTER_ZIPKIN_ENDPOINT") else { return provider };
+    match ZipkinExporter::builder().with_collector_endpoint(endpoint).build() {
+        Ok(zipkin) => provider.with_batch_exporter(zipkin),
+        Err(e) => {
+            eprintln!("no spans go to Zipkin: {e}");
+            provider
+        }
     }
 }
