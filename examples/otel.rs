@@ -30,9 +30,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{}", AuditReader::open(&path)?.verify()?);
         return Ok(());
     };
+    // Tells at once if host, port, path, certificate or token are wrong. Auditing goes on without spans.
+    if let Err(e) = pipeline.probe(WAIT) {
+        eprintln!("{e}");
+    }
     let config = OtelWrapperConfig::default()
         .base_attribute(KeyValue::new("deployment.environment.name", "demo"))
-        .include_checksums(true);
+        .include_checksums(true)
+        // Spans that could not be sent are then in `tracing_errors()` and `health()`, with the reason.
+        .account(pipeline.account());
     let audit = OtelAuditWrapper::new(logger, pipeline.tracer(), config);
 
     pipeline.tracer().in_span("PUT /price", |_| change_price(&audit))?;
@@ -40,7 +46,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The trail first: its last commit makes the last spans.
     audit.close(WAIT);
     pipeline.shutdown(WAIT)?;
-    println!("spans went to {}, {} could not be made", pipeline.endpoint(), audit.tracing_errors());
+    println!("spans went to {}, {} could not be made or sent", pipeline.endpoint(), audit.tracing_errors());
+    if let Some(why) = audit.tracing_error() {
+        println!("the last one: {why}");
+    }
     println!("{}", AuditReader::open(&path)?.verify()?);
     Ok(())
 }

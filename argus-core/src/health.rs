@@ -42,12 +42,22 @@ pub struct Health {
     pub last_commit: Option<SystemTime>,
     /// Closed.
     pub closed: bool,
+    /// Spans that a wrapper could not make or send; a bare logger has none.
+    pub tracing_errors: u64,
+    /// Why the last of them could not.
+    pub tracing_error: Option<String>,
+    pub(crate) lost_by: [u64; LossReason::ALL.len()],
 }
 
 impl Health {
     /// Whether nothing is lost and nothing hinders the store.
     pub fn is_ok(&self) -> bool {
         self.lost == 0 && self.degraded.is_none()
+    }
+
+    /// How many of [`lost`](Self::lost) are due to this reason; the reasons together make all of them.
+    pub fn lost_by(&self, reason: LossReason) -> u64 {
+        self.lost_by[reason as usize]
     }
 }
 
@@ -87,6 +97,7 @@ impl Ledger {
     pub(crate) fn lost(&mut self, reason: LossReason, count: u64, at: SystemTime) {
         self.health.submitted += count;
         self.health.lost += count;
+        self.health.lost_by[reason as usize] += count;
         let gap = self.gaps[reason as usize].get_or_insert(Gap { count: 0, first: at, last: at });
         gap.count += count;
         gap.last = at;
@@ -96,6 +107,7 @@ impl Ledger {
     pub(crate) fn abandoned(&mut self, n: u64) {
         self.health.queued -= n;
         self.health.lost += n;
+        self.health.lost_by[LossReason::StoreFailed as usize] += n;
     }
 
     pub(crate) fn has_gaps(&self) -> bool {

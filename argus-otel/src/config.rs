@@ -1,13 +1,17 @@
 //! `OtelWrapperConfig`: what a span says.
 
 use opentelemetry::KeyValue;
+use opentelemetry::trace::SpanKind;
+
+use crate::account::SpanAccount;
 
 /// What the spans of a wrapper say.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[must_use]
 pub struct OtelWrapperConfig {
-    /// Attributes of every span. Default: none.
+    /// Attributes of every span. Default: none. What names the service (`service.name` and the like) belongs into the Resource of the tracer's provider. One with
+    /// a name of Argus's ([`SPAN_ATTRIBUTES`](crate::names::SPAN_ATTRIBUTES), `audit.context.*`) is left out and counted as a tracing error.
     pub base_attributes: Vec<KeyValue>,
     /// Whether context members become attributes. Default: yes.
     pub include_event_context: bool,
@@ -15,6 +19,13 @@ pub struct OtelWrapperConfig {
     pub include_checksums: bool,
     /// Most bytes of one context value; a longer one is cut and marked with `…`, never dropped. Default: 1024.
     pub max_context_size: usize,
+    /// Kind of every span. Default: internal.
+    pub span_kind: SpanKind,
+    /// Whether the span of a SECURITY record is a root with a link to the caller's span, so that it need not follow a caller that is not sampled. A sampler that
+    /// keeps such roots is `KeepSecurity` (feature `sdk`); [`otlp_from_env`](crate::otlp_from_env) has it. Default: no.
+    pub security_roots: bool,
+    /// Where failed spans are counted, shared with an exporter that keeps it too. Default: an account of the wrapper's own.
+    pub account: Option<SpanAccount>,
 }
 
 impl Default for OtelWrapperConfig {
@@ -24,6 +35,9 @@ impl Default for OtelWrapperConfig {
             include_event_context: true,
             include_checksums: false,
             max_context_size: 1024,
+            span_kind: SpanKind::Internal,
+            security_roots: false,
+            account: None,
         }
     }
 }
@@ -50,6 +64,24 @@ impl OtelWrapperConfig {
     /// Most bytes of one context value.
     pub fn max_context_size(mut self, bytes: usize) -> Self {
         self.max_context_size = bytes;
+        self
+    }
+
+    /// Kind of every span.
+    pub fn span_kind(mut self, kind: SpanKind) -> Self {
+        self.span_kind = kind;
+        self
+    }
+
+    /// Whether SECURITY records have root spans, linked to the caller's.
+    pub fn security_roots(mut self, on: bool) -> Self {
+        self.security_roots = on;
+        self
+    }
+
+    /// Counts failed spans in an account that the exporter keeps, too.
+    pub fn account(mut self, account: &SpanAccount) -> Self {
+        self.account = Some(account.clone());
         self
     }
 }

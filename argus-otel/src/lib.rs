@@ -30,26 +30,39 @@
 //! # Layout
 //! - `wrapper`: [`OtelAuditWrapper`], the decorator, and the caller's side of it
 //! - `spans`: the observer that makes the spans, on Argus's thread
-//! - [`names`]: every attribute and span name
+//! - `account`: [`SpanAccount`], how many spans failed and why; `sdk` (feature `sdk`): exporters, processors and a sampler that keep it
+//! - [`names`]: every name of a span, attribute or metric
+//! - `metrics`: [`AuditMetrics`]; `live` counts what a sink commits, `follow` what a trail holds, `instruments` shows it
 //! - `config`: [`OtelWrapperConfig`]
 //! - `context`: the trace context of the calling thread
-//! - `pipeline` (feature `otlp`): [`otlp_from_env`], spans to a Collector
+//! - `otlp` (feature `otlp`): [`otlp_from_env`] and [`otlp_metrics_from_env`]; `env` reads the variables, `http`, `grpc` and `tls` make the clients
 //!
 //! Spans are best effort: the absence of one proves nothing. The record is the proof.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod account;
 mod config;
 mod context;
+mod metrics;
 pub mod names;
 #[cfg(feature = "otlp")]
-mod pipeline;
+mod otlp;
+#[cfg(feature = "sdk")]
+mod sdk;
 mod spans;
 mod wrapper;
 
+pub use account::SpanAccount;
 pub use config::OtelWrapperConfig;
 pub use context::trace_context;
+pub use metrics::{AuditMetrics, AuditMetricsBuilder, MetricsError};
 /// The very `opentelemetry` this crate was built against.
 pub use opentelemetry;
 #[cfg(feature = "otlp")]
-pub use pipeline::{OtlpError, OtlpPipeline, otlp_from_env, otlp_from_env_with, otlp_from_lookup};
+pub use otlp::{
+    OtlpError, OtlpMetrics, OtlpPipeline, otlp_from_env, otlp_from_env_with, otlp_from_lookup, otlp_metrics_from_env,
+    otlp_metrics_from_lookup,
+};
+#[cfg(feature = "sdk")]
+pub use sdk::{CountedBatch, CountedExporter, KeepSecurity, counted_batch};
 pub use wrapper::OtelAuditWrapper;

@@ -1,4 +1,4 @@
-//! Every name that Argus gives to spans and attributes. Names are interface: a dashboard is built on them.
+//! Every name that Argus gives to spans, attributes and metrics. Names are interface: a dashboard is built on them.
 
 /// Version of this list.
 pub const SCHEMA_VERSION: &str = "1";
@@ -28,3 +28,47 @@ pub const SECURITY_CRITICAL: &str = "audit.security_critical";
 pub const CONTEXT_PREFIX: &str = "audit.context.";
 /// Checksum of the record, on request.
 pub const CHECKSUM: &str = "audit.checksum";
+/// The attributes of a span, but for those of context members: no base attribute may have such a name.
+pub const SPAN_ATTRIBUTES: &[&str] =
+    &[LEVEL, EVENT, COMPONENT, OPERATION, TIMESTAMP, RECORD_ID, FILE_PATH, SECURITY_CRITICAL, CHECKSUM];
+
+/// Committed records by [`METRIC_LEVEL`] and [`METRIC_COMPONENT`]; a counter. Prometheus: `argus_audit_events_total`.
+pub const METRIC_EVENTS: &str = "argus.audit.events";
+/// Attribute of [`METRIC_EVENTS`]: `INFO`, `WARN`, `CRITICAL` or `SECURITY`.
+pub const METRIC_LEVEL: &str = "level";
+/// Attribute of [`METRIC_EVENTS`]: the record's component, or [`METRIC_OTHER`] beyond the cap.
+pub const METRIC_COMPONENT: &str = "component";
+/// The component of what is beyond the cap.
+pub const METRIC_OTHER: &str = "other";
+/// Attribute of [`METRIC_DROPPED`]: a word of `LossReason::as_str`.
+pub const METRIC_REASON: &str = "reason";
+/// Events that callers handed over at or above `min_level`; a counter. Name of the audit draft of OpenTelemetry.
+pub const METRIC_EMITTED: &str = "audit.records.emitted";
+/// Lost events by [`METRIC_REASON`]; a counter. Name of the audit draft.
+pub const METRIC_DROPPED: &str = "audit.records.dropped";
+/// Accepted records on their way to the trail; a gauge. Name of the audit draft.
+pub const METRIC_QUEUE_DEPTH: &str = "audit.queue.depth";
+/// Bytes in the queue; a gauge.
+pub const METRIC_QUEUE_SIZE: &str = "argus.audit.queue.size";
+/// Events refused with an error that their caller saw; a counter.
+pub const METRIC_REJECTED: &str = "argus.audit.rejected";
+/// Calls below `min_level`; a counter.
+pub const METRIC_FILTERED: &str = "argus.audit.filtered";
+/// Records in a pending file, not yet in the trail; a gauge.
+pub const METRIC_PENDING: &str = "argus.audit.pending";
+/// Records that observers were not told of, and panics of observers; a counter.
+pub const METRIC_OBSERVER_MISSED: &str = "argus.audit.observer_missed";
+/// Seconds since the last commit; a gauge that is absent before the first one.
+pub const METRIC_COMMIT_AGE: &str = "argus.audit.last_commit.age";
+/// 1 while something keeps the store from committing, else 0.
+pub const METRIC_DEGRADED: &str = "argus.audit.degraded";
+/// 1 once the trail is closed, else 0.
+pub const METRIC_CLOSED: &str = "argus.audit.closed";
+/// Spans of a wrapper that could not be made or sent; a counter.
+pub const METRIC_TRACING_ERRORS: &str = "argus.audit.tracing_errors";
+/// Reads of a followed trail that failed; a counter. While it rises, [`METRIC_EVENTS`] stands still.
+pub const METRIC_READ_ERRORS: &str = "argus.audit.metrics.read_errors";
+/// Bytes of a followed trail's file; a gauge.
+pub const METRIC_TRAIL_SIZE: &str = "argus.audit.trail.size";
+/// Bytes of the write-ahead log of a followed SQLite trail; a gauge.
+pub const METRIC_WAL_SIZE: &str = "argus.audit.wal.size";

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use argus_core::{AuditError, Carrier, CommitObserver, Level, Receipt, Record, Trace, format_timestamp};
 use opentelemetry::trace::{
-    Span, SpanBuilder, SpanContext, SpanId, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer,
+    Link, Span, SpanBuilder, SpanContext, SpanId, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer,
 };
 use opentelemetry::{Context, KeyValue, Value};
 
+use crate::account::SpanAccount;
 use crate::config::OtelWrapperConfig;
 use crate::names;
 
@@ -22,38 +23,80 @@ pub(crate) struct Tally {
     pub(crate) sent: AtomicU64,
     /// Records the observer was told of, or told to have missed; Argus's side.
     pub(crate) told: AtomicU64,
-    /// Spans that could not be made.
-    pub(crate) errors: AtomicU64,
+    /// Spans that could not be made, and those that the exporter failed to send if it shares the account.
+    pub(crate) account: SpanAccount,
 }
 
 pub(crate) struct SpanMaker<T> {
-    pub(crate) tracer: T,
-    pub(crate) config: OtelWrapperConfig,
-    pub(crate) tally: Arc<Tally>,
+    tracer: T,
+    config: OtelWrapperConfig,
+    tally: Arc<Tally>,
 }
 
 impl<T> SpanMaker<T>
 where
     T: Tracer + Send + Sync + 'static,
 {
+    /// Base attributes that would hide one of ours are left out, once, and counted.
+    pub(crate) fn new(tracer: T, mut config: OtelWrapperConfig, tally: Arc<Tally>) -> Self {
+        let given = std::mem::take(&mut config.base_attributes);
+        for attribute in given {
+            let key = attribute.key.as_str();
+            if names::SPAN_ATTRIBUTES.contains(&key) || key.starts_with(names::CONTEXT_PREFIX) {
+                tally.account.fail(1, || format!("the base attribute `{key}` has a name of Argus's and is left out"));
+                continue;
+            }
+            // A key has one value: the last.
+            config.base_attributes.retain(|a| a.key != attribute.key);
+            config.base_attributes.push(attribute);
+        }
+        Self { tracer, config, tally }
+    }
+
     /// Builds and ends one span, inside a suppression scope: nothing here may feed back into Argus.
     fn make(&self, record: &Record, receipt: Option<&Receipt>, carrier: &Carrier<'_>, error: Option<&AuditError>) {
         let made = catch_unwind(AssertUnwindSafe(|| {
             let _quiet = Context::enter_telemetry_suppressed_scope();
-            let parent = parent(carrier);
-            let builder = SpanBuilder::from_name(span_name(record))
+            let caller = caller(carrier);
+            let mut builder = SpanBuilder::from_name(span_name(record))
+                .with_kind(self.config.span_kind.clone())
                 .with_start_time(record.timestamp)
                 .with_attributes(attributes(&self.config, record, receipt));
+            let mut parent = Context::new();
+            match caller {
+                Some(c) if self.config.security_roots && record.level == Level::Security => {
+                    builder = builder.with_links(vec![Link::with_context(c)]);
+                }
+                Some(c) => parent = parent.with_remote_span_context(c),
+                None => {}
+            }
             let mut span = self.tracer.build_with_context(builder, &parent);
             if let Some(e) = error {
                 span.set_status(Status::error(e.to_string()));
             }
             span.end_with_timestamp(record.timestamp);
+            span.span_context().is_valid() || self.is_noop()
         }));
-        if made.is_err() {
-            self.tally.errors.fetch_add(1, Ordering::Relaxed);
+        match made {
+            Ok(true) => {}
+            Ok(false) => self.tally.account.fail(1, || "the tracer's provider is shut down".into()),
+            Err(_) => self.tally.account.fail(1, || "the tracer or a span processor panicked".into()),
         }
         self.tally.told.fetch_add(1, Ordering::Release);
+    }
+
+    /// A tracer that makes no spans by design hands a parent's context through; that of a provider which is shut down does not.
+    fn is_noop(&self) -> bool {
+        let probe = SpanContext::new(
+            TraceId::from_bytes([1; 16]),
+            SpanId::from_bytes([1; 8]),
+            TraceFlags::default(),
+            true,
+            TraceState::default(),
+        );
+        let parent = Context::new().with_remote_span_context(probe);
+        let span = self.tracer.build_with_context(SpanBuilder::from_name("probe"), &parent);
+        span.span_context().is_valid()
     }
 }
 
@@ -70,23 +113,22 @@ where
     }
 
     fn missed(&self, count: u64) {
-        self.tally.errors.fetch_add(count, Ordering::Relaxed);
+        self.tally.account.fail(count, || "spans are made and exported more slowly than records are committed".into());
         self.tally.told.fetch_add(count, Ordering::Release);
     }
 }
 
-/// The caller's span as parent, or a root.
-fn parent(carrier: &Carrier<'_>) -> Context {
-    match carrier.trace {
-        Trace::Parent(t) => Context::new().with_remote_span_context(SpanContext::new(
-            TraceId::from_bytes(t.trace_id),
-            SpanId::from_bytes(t.span_id),
-            TraceFlags::new(t.flags),
-            t.remote,
-            TraceState::from_str(t.trace_state).unwrap_or_default(),
-        )),
-        _ => Context::new(),
-    }
+/// The caller's span.
+fn caller(carrier: &Carrier<'_>) -> Option<SpanContext> {
+    let Trace::Parent(t) = carrier.trace else { return None };
+    let context = SpanContext::new(
+        TraceId::from_bytes(t.trace_id),
+        SpanId::from_bytes(t.span_id),
+        TraceFlags::new(t.flags),
+        t.remote,
+        TraceState::from_str(t.trace_state).unwrap_or_default(),
+    );
+    Some(context).filter(SpanContext::is_valid)
 }
 
 fn span_name(record: &Record) -> String {
@@ -94,8 +136,9 @@ fn span_name(record: &Record) -> String {
     format!("{prefix}{}", record.event)
 }
 
+/// Ours first: the SDK drops what is beyond its limit of attributes from the end.
 fn attributes(config: &OtelWrapperConfig, record: &Record, receipt: Option<&Receipt>) -> Vec<KeyValue> {
-    let mut out = config.base_attributes.clone();
+    let mut out = Vec::with_capacity(16 + config.base_attributes.len());
     out.push(KeyValue::new(names::LEVEL, record.level.as_str()));
     out.push(KeyValue::new(names::EVENT, record.event.clone()));
     out.push(KeyValue::new(names::COMPONENT, record.component.clone()));
@@ -109,6 +152,7 @@ fn attributes(config: &OtelWrapperConfig, record: &Record, receipt: Option<&Rece
     if let (true, Some(sum)) = (config.include_checksums, receipt.and_then(|r| r.checksum)) {
         out.push(KeyValue::new(names::CHECKSUM, sum.to_string()));
     }
+    out.extend_from_slice(&config.base_attributes);
     if let (true, serde_json::Value::Object(members)) = (config.include_event_context, record.context.to_value()) {
         let value = |v| context_value(v, config.max_context_size);
         out.extend(members.into_iter().map(|(k, v)| KeyValue::new(format!("{}{k}", names::CONTEXT_PREFIX), value(v))));
@@ -133,7 +177,7 @@ fn context_value(value: serde_json::Value, most: usize) -> Value {
 }
 
 /// Cuts at a character's border and says so.
-fn cut(mut text: String, most: usize) -> String {
+pub(crate) fn cut(mut text: String, most: usize) -> String {
     if text.len() > most {
         let end = (0..=most).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
         text.truncate(end);

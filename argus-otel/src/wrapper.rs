@@ -61,10 +61,16 @@ impl<S: AuditSink> OtelAuditWrapper<S> {
     where
         T: Tracer + Send + Sync + 'static,
     {
-        let tally = Arc::<Tally>::default();
-        let observer: Arc<dyn CommitObserver> = Arc::new(SpanMaker { tracer, config, tally: tally.clone() });
-        let observer = sink.subscribe(observer).ok().map(Arc::new);
-        tally.errors.fetch_add(u64::from(observer.is_none()), Ordering::Relaxed);
+        let account = config.account.clone().unwrap_or_default();
+        let tally = Arc::new(Tally { account, ..Tally::default() });
+        let observer: Arc<dyn CommitObserver> = Arc::new(SpanMaker::new(tracer, config, tally.clone()));
+        let observer = match sink.subscribe(observer) {
+            Ok(id) => Some(Arc::new(id)),
+            Err(e) => {
+                tally.account.fail(1, || format!("the sink takes no observer, so there are no spans: {e}"));
+                None
+            }
+        };
         Self { sink, observer, tally }
     }
 
@@ -83,9 +89,19 @@ impl<S: AuditSink> OtelAuditWrapper<S> {
         self.observer.is_some()
     }
 
-    /// Spans that could not be made: panics of the tracer or exporter, records the observer was too slow for, a refused subscription.
+    /// Spans that could not be made: panics of the tracer, a provider that is shut down, records the observer was too slow for, a refused subscription. With an
+    /// [`account`](OtelWrapperConfig::account) that the exporter keeps, too: those that found no room or were not delivered.
     pub fn tracing_errors(&self) -> u64 {
-        self.tally.errors.load(Ordering::Relaxed)
+        self.tally.account.failed()
+    }
+
+    /// Why the last of them was not.
+    pub fn tracing_error(&self) -> Option<String> {
+        self.tally.account.last_error()
+    }
+
+    pub(crate) fn tally(&self) -> Arc<Tally> {
+        self.tally.clone()
     }
 
     /// Hands over with the carrier marked for the observer and filled with the ambient trace, and counts what was `accepted`.
@@ -163,6 +179,9 @@ impl<S: AuditSink> AuditSink for OtelAuditWrapper<S> {
     }
 
     fn health(&self) -> Health {
-        self.sink.health()
+        let mut health = self.sink.health();
+        health.tracing_errors += self.tracing_errors();
+        health.tracing_error = self.tracing_error().or(health.tracing_error);
+        health
     }
 }

@@ -80,7 +80,7 @@ fn otel_sends_spans_under_their_request() {
     let mut command = example("otel");
     command.env("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint()).env("OTEL_SERVICE_NAME", "shop-test");
     let text = stdout(command.arg(trail(&dir)).output().unwrap());
-    assert!(text.contains(&receiver.endpoint()) && text.contains("0 could not be made"), "{text}");
+    assert!(text.contains(&receiver.endpoint()) && text.contains("0 could not be made or sent"), "{text}");
 
     let spans = receiver.wait_for_spans(3, Duration::from_secs(10)).unwrap();
     let span =
@@ -100,6 +100,38 @@ fn otel_sends_spans_under_their_request() {
         assert_eq!(u128::from(s.span.start_time_unix_nano), happened, "the event's own time");
     }
     assert_eq!(span("audit.security.price_override").attribute("audit.context.reason").as_deref(), Some("sale"));
+}
+
+#[test]
+fn otel_says_what_is_wrong_with_the_endpoint_and_audits() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = OtlpReceiver::start();
+    receiver.set_status(404);
+    let mut command = example("otel");
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint());
+    let output = command.arg(trail(&dir)).output().unwrap();
+    let printed = String::from_utf8(output.stderr.clone()).unwrap();
+    let text = stdout(output);
+    assert!(printed.contains("does not take OTLP") && printed.contains("404"), "{printed}");
+    assert!(text.contains("2 could not be made or sent") && text.contains("answered 404"), "{text}");
+    assert_eq!(records(&trail(&dir)).len(), 4);
+}
+
+#[test]
+fn prometheus_counts_what_the_trail_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    for run in 1..=2 {
+        let text = stdout(example("prometheus").arg(trail(&dir)).arg("--once").output().unwrap());
+        let value = |labels: &str| {
+            let line = text.lines().find(|l| l.starts_with("argus_audit_events_total{") && l.contains(labels));
+            line.unwrap_or_else(|| panic!("no {labels} in {text}")).rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+        };
+        assert_eq!(value("component=\"argus\",level=\"CRITICAL\""), run);
+        assert_eq!(value("component=\"till\",level=\"SECURITY\""), run);
+        // `audit_open` of each run, and `audit_close` of those before.
+        assert_eq!(value("component=\"argus\",level=\"INFO\""), 2 * run - 1);
+    }
+    assert_eq!(records(&trail(&dir)).len(), 8);
 }
 
 #[test]

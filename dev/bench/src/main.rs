@@ -2,7 +2,8 @@
 //! directory. Never a test: machines are noisy. Arguments select rows by a part of their name.
 //!
 //! Layout: [`row`] what a row is and how runs are taken; [`alloc`] counts allocations; [`accept`] the caller's side at its median, [`tail`] at its worst;
-//! [`durable`] waiting for the disk; [`store`] sustained writing and verification; [`recovery`] after a kill; [`heap`]; [`beside`] what others do.
+//! [`durable`] waiting for the disk; [`store`] sustained writing and verification; [`recovery`] after a kill; [`heap`]; [`beside`] what others do;
+//! [`wrapper`] the OpenTelemetry wrapper and its spans.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod accept;
@@ -14,6 +15,7 @@ mod recovery;
 mod row;
 mod store;
 mod tail;
+mod wrapper;
 
 type Bench = fn() -> row::Row;
 
@@ -38,6 +40,12 @@ const BENCHES: &[(&str, Bench)] = &[
     ("recovery", recovery::recovery),
     ("heap_at_rest", heap::at_rest),
     ("heap_stalled", heap::stalled),
+    ("wrapper_without_tracer_added", wrapper::without_tracer),
+    ("wrapper_with_tracer_added", wrapper::with_tracer),
+    ("wrapper_without_tracer_bare", wrapper::without_tracer_over_nothing),
+    ("wrapper_with_tracer_bare", wrapper::with_tracer_over_nothing),
+    ("wrapper_allocations", wrapper::allocations),
+    ("wrapper_span", wrapper::span),
     ("beside_tracing_json_non_blocking", beside::tracing_json),
     ("beside_mutex_append", beside::mutex_append),
 ];
