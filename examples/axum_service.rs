@@ -9,18 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use argus_core::{ActorType, AuditConfig, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, Watcher, WatcherConfig};
-use argus_otel::{OtelAuditWrapper, OtelWrapperConfig, otlp_from_env_with};
+use argus_examples::{request_span, zipkin_from_env};
+use argus_otel::{AuditMetrics, OtelAuditWrapper, OtelWrapperConfig, otlp_from_env_with, otlp_metrics_from_env};
 use argus_tracing_layer::{AuditLayer, audit_security};
-use axum::extract::{MatchedPath, Path, Request, State};
+use axum::extract::{Path, State};
 use axum::routing::{get, post, put};
-use axum::{Json, Router, http::StatusCode, middleware, response::Response};
-use opentelemetry::propagation::TextMapPropagator;
-use opentelemetry_http::HeaderExtractor;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
+use axum::{Json, Router, http::StatusCode, middleware::from_fn};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, runtime::Runtime, signal::unix};
-use tracing::{Instrument, info_span};
-use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt, prelude::*};
 
 const WAIT: Duration = Duration::from_secs(5);
@@ -35,11 +31,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = AuditConfig::new("/var/lib/shop/audit.db").service("shop", "1.4.2").overlay_env()?;
     let logger = AuditLogger::open(config.clone())?;
     // Without OTEL_EXPORTER_OTLP_ENDPOINT there are no spans, and the trail is written all the same.
-    let otlp = otlp_from_env_with("shop", argus_examples::zipkin_from_env)?;
+    let otlp = otlp_from_env_with("shop", zipkin_from_env)?;
     let audit = match &otlp {
-        Some(o) => OtelAuditWrapper::new(logger, o.tracer(), OtelWrapperConfig::default()),
+        Some(o) => OtelAuditWrapper::new(logger, o.tracer(), OtelWrapperConfig::default().account(o.account())),
         None => OtelAuditWrapper::without_tracer(logger),
     };
+    // Counts what the trail holds, so that the counters go on where they were after a restart.
+    let meters = otlp_metrics_from_env("shop")?;
+    let counted = AuditMetrics::builder().follow(audit.inner().reader()?).wrapper(&audit);
+    let _metrics = meters.as_ref().map(|m| counted.install(&m.meter(), &audit)).transpose()?;
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env()?;
     tracing_subscriber::registry()
         .with(fmt::layer().with_writer(std::io::stderr).with_filter(filter))
@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 async fn serve(shop: Arc<Shop>) -> Result<(), Box<dyn Error>> {
     let shop_routes = Router::new().route("/price/{sku}", put(set_price)).route("/login", post(login));
-    let app = shop_routes.layer(middleware::from_fn(span)).route("/health", get(health)).with_state(shop);
+    let app = shop_routes.layer(from_fn(request_span)).route("/health", get(health)).with_state(shop);
     let listener = TcpListener::bind(std::env::var("SHOP_LISTEN").unwrap_or("127.0.0.1:3000".into())).await?;
     println!("listening on {}", listener.local_addr()?);
     let mut term = unix::signal(unix::SignalKind::terminate())?;
@@ -78,17 +78,6 @@ async fn serve(shop: Arc<Shop>) -> Result<(), Box<dyn Error>> {
         tokio::select! { _ = term.recv() => {}, _ = tokio::signal::ctrl_c() => {} }
     };
     Ok(axum::serve(listener, app).with_graceful_shutdown(stop).await?)
-}
-
-/// One span a request, under the caller's `traceparent`. Its route, not its path, is the name: few names, whatever the callers send.
-async fn span(route: MatchedPath, request: Request, next: middleware::Next) -> Response {
-    let name = format!("{} {}", request.method(), route.as_str());
-    let span = info_span!("request", otel.name = name, otel.kind = "server", http.response.status_code = 0);
-    // Fails without a Collector, and then there is no trace to belong to.
-    let _ = span.set_parent(TraceContextPropagator::new().extract(&HeaderExtractor(request.headers())));
-    let response = next.run(request).instrument(span.clone()).await;
-    span.record("http.response.status_code", response.status().as_u16());
-    response
 }
 
 /// Direct calls: a change that cannot be recorded does not happen.
