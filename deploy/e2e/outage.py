@@ -1,5 +1,7 @@
 """(b) The Collector is away at the start, in the middle and at the end, killed with -9: nothing is lost, and nobody waits."""
 
+import time
+
 from load import Load, quantile, unrecorded, windows
 from service import Service, of_service
 
@@ -24,7 +26,7 @@ def run(world, report, down, up, rate):
 
 
 def baseline(world, seconds, rate):
-    """The same load, with the Collector there all the time. In two halves around which the outage lies would be better, but costs another start."""
+    """The same load, with the Collector there all the time."""
     world.collector.start()
     service = Service(world.work, "service-baseline", world.otlp).start()
     load = Load(service.address, rate=rate, most=int(rate * (seconds + 5))).start().join()
@@ -40,7 +42,7 @@ def outage(world, down, up, rate):
 
     def phase(name, seconds):
         nonlocal at
-        load._stop.wait(max(0.0, load.begun + at + seconds - _now()))
+        load._stop.wait(max(0.0, load.begun + at + seconds - time.monotonic()))
         timeline.append((name, at, at + seconds))
         at += seconds
         errors.append({"when": name, **service.health()})
@@ -56,17 +58,11 @@ def outage(world, down, up, rate):
     world.collector.kill()
     phase("away at the end", down)
     load.stop()
-    begin = _now()
+    begin = time.monotonic()
     code = service.stop()
     world.collector.start()
-    timeline.append((f"ended with {code} within {_now() - begin:.1f} s, without Collector", at, at))
+    timeline.append((f"ended with {code} within {time.monotonic() - begin:.1f} s, without Collector", at, at))
     return timeline, load, service, errors
-
-
-def _now():
-    import time
-
-    return time.monotonic()
 
 
 def compare(report, quiet, timeline, load):

@@ -84,9 +84,9 @@ class Trail:
         return json.loads(done.stdout)
 
     def verify(self):
-        """The verdict's last line, and whether it is good."""
+        """Whether the verdict is good, and the verdict."""
         done = self._argus("verify")
-        return done.returncode == 0, done.stdout.strip().splitlines()[-1]
+        return done.returncode == 0, "; ".join(done.stdout.split("\n")[:2]).strip("; ")
 
 
 def of_service(records):
