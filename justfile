@@ -56,6 +56,10 @@ shuttle runs="20000":
 # Power loss at so many moments for each test, with rates
 power-loss images="20000":
     ARGUS_POWERLOSS_IMAGES={{images}} cargo test --release -p argus-powerloss -- --nocapture --test-threads=1
+# With the real Collector, Jaeger, Zipkin and Prometheus: 7 minutes, and once the installation
+e2e:
+    deploy/e2e/install
+    deploy/e2e/run
 # The benchmark table
 bench:
     cargo run --release -p argus-bench

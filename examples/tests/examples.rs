@@ -1,9 +1,12 @@
 //! Every example runs and says what its file promises. `cargo test` builds the examples beside this test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::Duration;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use argus_core::{AuditReader, Filter, Record};
 use argus_testkit::{OtlpReceiver, verify_with_python};
@@ -180,4 +183,110 @@ fn tour() {
         rest = &rest[at..];
     }
     assert!(receiver.wait_for_spans(6, Duration::from_secs(10)).is_ok());
+}
+
+/// The service on a port of the operating system, ended with SIGKILL where a test fails before it stops it.
+struct Service {
+    child: std::process::Child,
+    out: BufReader<std::process::ChildStdout>,
+    address: String,
+}
+
+impl Service {
+    fn start(dir: &tempfile::TempDir, otlp: Option<&str>) -> Self {
+        let mut command = example("axum_service");
+        command.env("SHOP_LISTEN", "127.0.0.1:0").env("SHOP_CONFIG", dir.path().join("shop.json"));
+        command.env("ARGUS_AUDIT_OUTPUT_FILE", trail(dir)).stdout(Stdio::piped()).stderr(Stdio::null());
+        if let Some(endpoint) = otlp {
+            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
+        }
+        let mut child = command.spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        let address = line.trim_end().strip_prefix("listening on ").expect(&line).to_owned();
+        Service { child, out, address }
+    }
+
+    /// The status code and the body.
+    fn send(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\ncontent-type: application/json\r\n");
+        write!(stream, "{head}traceparent: {TRACEPARENT}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// SIGTERM, and what it says at its end.
+    fn stop(mut self) -> String {
+        let status = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert!(status.success());
+        let mut text = String::new();
+        self.out.read_to_string(&mut text).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{text}");
+        text
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+#[test]
+fn axum_service() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = OtlpReceiver::start();
+    fs::write(dir.path().join("shop.json"), r#"{"max_price": 500}"#).unwrap();
+    let service = Service::start(&dir, Some(&receiver.endpoint()));
+    let price = |n: u32| service.send("PUT", "/price/tea", &format!(r#"{{"user": "jane", "price": {n}}}"#)).0;
+    let login = |word: &str| service.send("POST", "/login", &format!(r#"{{"user": "joe", "password": "{word}"}}"#)).0;
+    assert_eq!((price(400), price(600), login("correct horse"), login("wrong")), (200, 403, 200, 401));
+    // The watched file raises the limit; the service says by its answer when it has seen that.
+    fs::write(dir.path().join("shop.json"), r#"{"max_price": 700}"#).unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while price(600) != 200 {
+        assert!(Instant::now() < until, "the limit was not raised");
+    }
+    let (status, health) = service.send("GET", "/health", "");
+    assert!(status == 200 && health.contains(r#""lost":0"#), "{status} {health}");
+    let text = service.stop();
+    assert!(text.contains("error: None") && text.contains("sent: (Some(Ok(())), Some(Ok(())))"), "{text}");
+
+    let all = records(&trail(&dir));
+    let of = |event: &str| all.iter().filter(|r| r.event == event).collect::<Vec<_>>();
+    assert_eq!((of("price_change").len(), of("config_change").len(), of("audit_close").len()), (2, 1, 1));
+    let spans = receiver.wait_for_spans(all.len() - 2, Duration::from_secs(10)).unwrap();
+    for (event, span, parent) in [
+        ("price_change", "audit.price_change", "PUT /price/{sku}"),
+        ("price_refused", "audit.security.price_refused", "PUT /price/{sku}"),
+        ("login", "audit.login", "POST /login"),
+        ("login_denied", "audit.security.login_denied", "POST /login"),
+    ] {
+        let record = of(event)[0];
+        let id = record.record_id.to_string();
+        let made = spans.iter().find(|s| s.attribute("audit.record.id").as_deref() == Some(&id)).expect(event);
+        let under = spans.iter().find(|s| s.span.span_id == made.span.parent_span_id).expect(event);
+        assert_eq!((made.span.name.as_str(), under.span.name.as_str()), (span, parent));
+        assert_eq!(record.span_id.unwrap().to_vec(), under.span.span_id);
+        assert_eq!(opentelemetry::TraceId::from_bytes(record.trace_id.unwrap()).to_string(), TRACEPARENT[3..35]);
+    }
+}
+
+#[test]
+fn axum_service_without_a_collector() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("shop.json"), r#"{"max_price": 500}"#).unwrap();
+    let service = Service::start(&dir, None);
+    assert_eq!(service.send("PUT", "/price/tea", r#"{"user": "jane", "price": 1}"#).0, 200);
+    assert!(service.stop().contains("sent: (None, None)"));
+    let all = records(&trail(&dir));
+    let names: Vec<_> = all.iter().map(|r| r.event.as_str()).collect();
+    assert_eq!(names.join(" "), "audit_open file_watch_start price_change audit_close");
 }
