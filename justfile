@@ -25,6 +25,7 @@ features:
     cargo clippy -p argus-core --no-default-features --features sqlite -- -D warnings
     cargo clippy -p argus-core --no-default-features --features watch,toml -- -D warnings
     cargo clippy -p argus-otel --no-default-features -- -D warnings
+    cargo clippy -p argus-otel -- -D warnings
     cargo clippy -p argus-tracing-layer --no-default-features -- -D warnings
 # The examples, run by their tests
 examples:

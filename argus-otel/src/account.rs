@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 const REASON: usize = 500;
 
 /// Counts what became of audit spans after they were made. Clones share the counts. Give one to [`OtelWrapperConfig::account`](crate::OtelWrapperConfig::account)
-/// and to the exporter, by `CountedExporter` or `counted_batch` (feature `sdk`); [`otlp_from_env`](crate::otlp_from_env) brings its own.
+/// and to the exporter, by `CountedExporter` or `counted_batch` (feature `sdk`); `otlp_from_env` brings its own.
 #[derive(Clone, Default)]
 pub struct SpanAccount(Arc<Inner>);
 

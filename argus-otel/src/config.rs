@@ -22,7 +22,7 @@ pub struct OtelWrapperConfig {
     /// Kind of every span. Default: internal.
     pub span_kind: SpanKind,
     /// Whether the span of a SECURITY record is a root with a link to the caller's span, so that it need not follow a caller that is not sampled. A sampler that
-    /// keeps such roots is `KeepSecurity` (feature `sdk`); [`otlp_from_env`](crate::otlp_from_env) has it. Default: no.
+    /// keeps such roots is `KeepSecurity` (feature `sdk`); `otlp_from_env` has it. Default: no.
     pub security_roots: bool,
     /// Where failed spans are counted, shared with an exporter that keeps it too. Default: an account of the wrapper's own.
     pub account: Option<SpanAccount>,

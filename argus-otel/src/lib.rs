@@ -27,6 +27,30 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Metrics
+//!
+//! [`AuditMetrics`] shows the trail through any meter: `argus.audit.events{level,component}` equals `argus stats`, also after restarts, if the trail is
+//! [followed](AuditMetricsBuilder::follow); losses by reason, queue, age of the last commit and the like come from `health()`.
+//!
+//! # To a Collector
+//!
+#![cfg_attr(
+    feature = "otlp",
+    doc = "[`otlp_from_env`] and [`otlp_metrics_from_env`] make the pipelines that the standard `OTEL_*` variables ask for;"
+)]
+#![cfg_attr(feature = "otlp", doc = "[`OtlpPipeline::probe`] says at start whether they lead anywhere.")]
+#![cfg_attr(
+    not(feature = "otlp"),
+    doc = "With the feature `otlp`: pipelines that the standard `OTEL_*` variables ask for."
+)]
+//! Features: `otlp` (default), `grpc`, `tls`; `sdk` for providers of your own.
+//!
+//! # What fails, and where it shows
+//!
+//! No tracer, exporter or collector can harm a record. [`OtelAuditWrapper::tracing_errors`] and `tracing_error` say how many spans failed and why, and `health()`
+//! repeats it. What happens behind the tracer is known where the exporter keeps the same [`SpanAccount`]: share it by [`OtelWrapperConfig::account`].
+//! `docs/otel.md` has all attributes and metrics, and a table of troubles.
+//!
 //! # Layout
 //! - `wrapper`: [`OtelAuditWrapper`], the decorator, and the caller's side of it
 //! - `spans`: the observer that makes the spans, on Argus's thread
@@ -36,7 +60,7 @@
 //! - `metrics`: [`AuditMetrics`]; `live` counts what a sink commits, `follow` what a trail holds, `instruments` shows it
 //! - `config`: [`OtelWrapperConfig`]
 //! - `context`: the trace context of the calling thread
-//! - `otlp` (feature `otlp`): [`otlp_from_env`] and [`otlp_metrics_from_env`]; `env` reads the variables, `http`, `grpc` and `tls` make the clients
+//! - `otlp` (feature `otlp`): `otlp_from_env` and `otlp_metrics_from_env`; `env` reads the variables, `http`, `grpc` and `tls` make the clients
 //!
 //! Spans are best effort: the absence of one proves nothing. The record is the proof.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
