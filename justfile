@@ -42,11 +42,17 @@ properties cases="20000":
 # Kills at random moments, as many as it takes
 kills rounds="1000":
     ARGUS_KILL_ROUNDS={{rounds}} cargo test --release -p argus-core --test killed -- --nocapture
+# Every failure x store x policy x what comes next (needs the right to mount for all of it)
+faults:
+    ARGUS_FAULT_MATRIX=all cargo test -p argus-core --test fault_matrix -- --nocapture
 # The one unsafe file under Miri
 miri:
     rustup component add miri --toolchain nightly
     cargo +nightly miri test -p argus-core --lib queue::segment
     cargo +nightly miri test -p argus-core --lib queue::journal
+# The protocol of callers, writer, keeper, flush and close in so many orders of their steps
+shuttle runs="20000":
+    ARGUS_SHUTTLE_RUNS={{runs}} RUSTFLAGS="--cfg shuttle" cargo test -p argus-core --no-default-features --lib --target-dir target/shuttle sync::protocol
 # Power loss at so many moments for each test, with rates
 power-loss images="20000":
     ARGUS_POWERLOSS_IMAGES={{images}} cargo test --release -p argus-powerloss -- --nocapture --test-threads=1

@@ -519,6 +519,10 @@ class Trail:
     def recovered(self, here, context):
         target, last = context.get("writer"), context.get("last")
         t = self.writers.get(target) if isinstance(target, str) else None
+        if context.get("cause") == "spill":   # the merge of a live writer's pending file ends no writer
+            if t is None or t.last is None or not is_int(last) or not 1 <= last <= t.last or t.closed or t.recovered:
+                self.find(here, "writer_gap", "audit_recovered of a pending file names no live writer's number")
+            return
         if t is None or t.last is None or not is_int(last) or last != t.last or t.closed or t.recovered:
             self.find(here, "writer_gap", "audit_recovered does not end an unclosed writer at its last number")
         if t is not None:

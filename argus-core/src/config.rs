@@ -41,6 +41,9 @@ pub enum Overflow {
     },
     /// A typed error at once.
     Reject,
+    /// From four fifths of the bound on, a second thread of Argus empties the queue into the pending file, from which the writer commits later: the caller waits only
+    /// for space, at most 5 s, and is refused only if that file has no room either.
+    Spill,
 }
 
 impl Default for Overflow {
@@ -119,8 +122,10 @@ pub struct AuditConfig {
     pub buffer_size: usize,
     /// How often an idle writer looks after adopted rows and gaps. Default: 5 s.
     pub flush_interval: Duration,
-    /// How long the writer lets a group grow after its first record. Default: zero, since the queue is memory.
-    pub commit_delay: Duration,
+    /// How long the writer lets a group grow after its first record. Nobody who waits for a commit waits for it. Default: 2 ms with a journal, else zero.
+    pub commit_delay: Option<Duration>,
+    /// How often the trail records how its logger is doing (`system_stats`, INFO). Default: never.
+    pub stats_interval: Option<Duration>,
     /// Records where in the program the caller stood: at most 32 frames, one a line, `function (file:line)`, the innermost first and without Argus's own. The caller
     /// pays for the walk up its stack (2 to 6 µs), the writer thread finds the names. A program without symbols has addresses only. Default: off.
     pub include_stack: bool,
@@ -148,6 +153,10 @@ pub struct AuditConfig {
     pub file_mode: u32,
     /// Group (gid) that shares the trail, with a `file_mode` that lets it. Default: none.
     pub group: Option<u32>,
+    /// Where the pending file is made when the store fails or the queue overflows: best another disk than the trail's. Default: beside the trail.
+    pub spill_dir: Option<PathBuf>,
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) faults: crate::fault::Faults,
     pub(crate) from_env: env::FromEnv,
     pub(crate) on_error: Option<OnError>,
     pub(crate) trace_context: Option<TraceHook>,
@@ -162,7 +171,8 @@ impl Default for AuditConfig {
             min_level: Level::Info,
             buffer_size: 1000,
             flush_interval: Duration::from_secs(5),
-            commit_delay: Duration::ZERO,
+            commit_delay: None,
+            stats_interval: None,
             include_stack: false,
             context: Vec::new(),
             component: "argus".into(),
@@ -176,6 +186,9 @@ impl Default for AuditConfig {
             journal: true,
             file_mode: 0o600,
             group: None,
+            spill_dir: None,
+            #[cfg(any(test, feature = "test-util"))]
+            faults: crate::fault::Faults::default(),
             from_env: env::FromEnv::default(),
             on_error: None,
             trace_context: None,
@@ -305,6 +318,19 @@ impl AuditConfig {
         self
     }
 
+    /// Where the pending file is made when the store fails or the queue overflows.
+    pub fn spill_dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.spill_dir = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Makes the store and the pending file fail when the switch says so, for tests.
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn faults(mut self, faults: &crate::fault::Faults) -> Self {
+        self.faults = faults.clone();
+        self
+    }
+
     /// How many waiting records end a `commit_delay`.
     pub fn buffer_size(mut self, records: usize) -> Self {
         self.buffer_size = records;
@@ -317,15 +343,21 @@ impl AuditConfig {
         self
     }
 
+    /// How often the trail records how its logger is doing; zero: never.
+    pub fn stats_interval(mut self, interval: Duration) -> Self {
+        self.stats_interval = Some(interval).filter(|i| !i.is_zero());
+        self
+    }
+
     /// Records where in the program the caller stood.
     pub fn include_stack(mut self, on: bool) -> Self {
         self.include_stack = on;
         self
     }
 
-    /// How long the writer lets a group grow. At most an hour.
+    /// How long the writer lets a group grow, whatever the queue is. At most an hour.
     pub fn commit_delay(mut self, delay: Duration) -> Self {
-        self.commit_delay = delay;
+        self.commit_delay = Some(delay);
         self
     }
 
@@ -356,8 +388,11 @@ impl AuditConfig {
         if self.flush_interval.is_zero() {
             return refused("the configured flush_interval is zero".into(), "leave it out for 5 s");
         }
-        if self.commit_delay > Duration::from_secs(3600) {
-            return refused("the configured commit_delay is over an hour".into(), "leave it out for none");
+        if self.commit_delay > Some(Duration::from_secs(3600)) {
+            return refused(
+                "the configured commit_delay is over an hour".into(),
+                "leave it out for 2 ms with a journal and none without",
+            );
         }
         if !forms::mode_is_sound(self.file_mode) {
             return refused(

@@ -3,8 +3,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::accept::{self, Call, Rules};
@@ -20,11 +19,18 @@ use crate::pending::{Completer, Pending, Waiter};
 use crate::queue::segment::ForkMark;
 use crate::queue::{Queue, QueueKind, Room};
 use crate::sink::{Caller, Carrier, CloseReport, LossReason, Trace};
+use crate::spill::{Cause, Spilling};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::thread;
 use crate::time;
 
 /// The longest wait for a segment of the journal under `Reject`.
 const MAKING: Duration = Duration::from_millis(500);
+/// How long a direct caller waits for space under `Spill`.
+const SPILL_WAIT: Duration = Duration::from_secs(5);
+/// A transaction that takes longer makes a full queue go to the pending file, whatever the policy.
+const STUCK: Duration = Duration::from_secs(1);
 /// A level above all: nothing passes.
 const SHUT: u8 = 4;
 
@@ -42,10 +48,12 @@ pub(crate) struct State {
     pub(crate) closing: Option<Instant>,
     pub(crate) closed: bool,
     pub(crate) report: CloseReport,
-    /// The writer waits for work.
+    /// Whoever takes from the queue (the writer, or the spill thread) waits for work.
     pub(crate) sleeping: bool,
+    /// The writer lets a group of records grow (`commit_delay`).
+    pub(crate) delaying: bool,
     /// Callers wait for space.
-    waiting: u32,
+    pub(crate) waiting: u32,
     /// Most bytes that were queued since the writer last looked, if they were over four fifths of the bound.
     pub(crate) high_water: usize,
     /// The journal's keeper waits for work.
@@ -54,6 +62,7 @@ pub(crate) struct State {
     pub(crate) keeper_busy: bool,
     /// Somebody waits for a flush: no commit delay now.
     pub(crate) hurry: u32,
+    pub(crate) spill: Spilling,
 }
 
 pub(crate) struct Core {
@@ -62,6 +71,8 @@ pub(crate) struct Core {
     pub(crate) work: Condvar,
     /// Callers wait here for space.
     pub(crate) space: Condvar,
+    /// The spill thread waits here.
+    pub(crate) spill: Condvar,
     /// The journal's keeper waits here.
     pub(crate) keep: Condvar,
     /// `flush` and `close` wait here for progress.
@@ -77,7 +88,7 @@ pub(crate) struct Core {
     pub(crate) writer: WriterId,
     /// Random part of this writer's record ids.
     id_seed: u128,
-    mark: Option<ForkMark>,
+    mark: Option<Arc<ForkMark>>,
 }
 
 impl Core {
@@ -94,14 +105,17 @@ impl Core {
                 closed: false,
                 report: CloseReport::default(),
                 sleeping: false,
+                delaying: false,
                 waiting: 0,
                 high_water: 0,
                 keeper_idle: false,
                 keeper_busy: false,
                 hurry: 0,
+                spill: Spilling::default(),
             }),
             work: Condvar::new(),
             space: Condvar::new(),
+            spill: Condvar::new(),
             keep: Condvar::new(),
             progress: Condvar::new(),
             min_level: AtomicU8::new(if config.enabled { config.min_level as u8 } else { SHUT }),
@@ -110,7 +124,7 @@ impl Core {
             journal: AtomicBool::new(false),
             observers: Observers::new(config.on_error.clone()),
             id_seed: u128::from_be_bytes(WriterId::random().0),
-            mark: ForkMark::new(),
+            mark: ForkMark::new().map(Arc::new),
             rules,
             config,
             writer,
@@ -120,7 +134,7 @@ impl Core {
     /// A forked child has no writer thread, and whoever held the lock at the fork holds it there for ever: nothing below may be touched.
     #[inline]
     pub(crate) fn forked(&self) -> bool {
-        self.mark.as_ref().is_some_and(ForkMark::in_a_child)
+        self.mark.as_ref().is_some_and(|m| m.in_a_child())
     }
 
     /// A panic under the lock is impossible by construction; if it happened all the same, the counters are still numbers.
@@ -237,7 +251,7 @@ impl Core {
         ack: bool,
     ) -> Result<(RecordId, Option<Pending>), AuditError> {
         // Made before the lock, since making it allocates; its id follows.
-        let waiter = ack.then(Waiter::new);
+        let waiter = ack.then(|| Waiter::new(self.mark.clone()));
         let check = if self.journal.load(Ordering::Relaxed) { entry::check(bytes) } else { 0 };
         let mut deadline: Option<Instant> = None;
         let mut state = self.lock();
@@ -266,6 +280,10 @@ impl Core {
                 room @ (Room::Full | Room::Segment) => {
                     let full = AuditError::Full { queued: state.queue.bytes(), limit: state.queue.limit() };
                     self.wake_keeper(&mut state);
+                    let stuck = state.spill.batch_since.is_some_and(|t| t.elapsed() > STUCK);
+                    if room == Room::Full && (stuck || self.config.overflow == Overflow::Spill) {
+                        self.request_spill(&mut state, || Cause::QueueFull);
+                    }
                     let patience = match (self.config.overflow, caller) {
                         _ if thread::is_argus() => Duration::ZERO,
                         // There is room, as soon as it is made.
@@ -273,6 +291,8 @@ impl Core {
                         (Overflow::Reject, _) => Duration::ZERO,
                         (Overflow::Block { timeout }, Caller::Direct) => timeout,
                         (Overflow::Block { timeout }, Caller::Relay { max_wait }) => timeout.min(max_wait),
+                        (Overflow::Spill, Caller::Direct) => SPILL_WAIT,
+                        (Overflow::Spill, Caller::Relay { max_wait }) => SPILL_WAIT.min(max_wait),
                     };
                     let until =
                         *deadline.get_or_insert_with(|| Instant::now() + patience.min(Duration::from_secs(86_400)));
@@ -280,6 +300,9 @@ impl Core {
                         return Err(full);
                     };
                     state.waiting += 1;
+                    if std::mem::take(&mut state.delaying) {
+                        self.work.notify_one();
+                    }
                     state = self.space.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
                     state.waiting -= 1;
                 }
@@ -293,6 +316,9 @@ impl Core {
         let queued = state.queue.bytes();
         if queued / 4 > state.queue.limit() / 5 {
             state.high_water = state.high_water.max(queued);
+            if self.config.overflow == Overflow::Spill {
+                self.request_spill(&mut state, || Cause::QueueFull);
+            }
         }
         state.ledger.accepted();
         let pending = waiter.map(|w| {
@@ -300,11 +326,15 @@ impl Core {
             state.acks.push_back((seq, completer));
             pending
         });
-        let wake = std::mem::take(&mut state.sleeping);
+        let enough = ack || seq - state.done_seq >= self.config.buffer_size as u64;
+        let wake = std::mem::take(&mut state.sleeping) || (enough && std::mem::take(&mut state.delaying));
+        let wake = wake.then_some(state.spill.active);
         self.wake_keeper(&mut state);
         drop(state);
-        if wake {
-            self.work.notify_one();
+        match wake {
+            None => {}
+            Some(false) => self.work.notify_one(),
+            Some(true) => self.spill.notify_one(),
         }
         Ok((id, pending))
     }
@@ -333,7 +363,7 @@ impl Core {
         let mut state = self.lock();
         state.ledger.lost(reason, count, now);
         // A gap record is due: the writer makes it.
-        if std::mem::take(&mut state.sleeping) {
+        if !state.spill.active && std::mem::take(&mut state.sleeping) {
             self.work.notify_one();
         }
     }
@@ -364,7 +394,7 @@ impl Core {
             return Err(AuditError::OnArgusThread);
         }
         state.hurry += 1;
-        self.work.notify_one();
+        self.work.notify_all();
         let result = loop {
             if let Some(error) = state.lost_from.filter(|l| *l <= target).map(|_| state.report.error.clone()) {
                 break Err(error.unwrap_or(AuditError::Lost));
@@ -395,10 +425,13 @@ impl Core {
         self.observers.done(done);
     }
 
-    /// The writer thread is gone with a panic: nothing more will be committed, and nobody must wait for it.
-    pub(crate) fn writer_died(&self) {
-        let error = AuditError::Panicked { field: "writer".into() };
+    /// The writer's or the spill thread is gone with a panic: nothing more will be committed, and nobody must wait for it.
+    pub(crate) fn thread_died(&self, which: &'static str) {
+        let error = AuditError::Panicked { field: which.into() };
         let mut state = self.lock();
+        if state.closed {
+            return;
+        }
         // What a journal holds is not lost: the next open of the trail commits it.
         let n = state.ledger.health.queued;
         if state.queue.kind() == QueueKind::Memory {
@@ -421,6 +454,8 @@ impl Core {
         }
         self.progress.notify_all();
         self.space.notify_all();
+        self.spill.notify_all();
+        self.work.notify_all();
         self.observers.error(error);
         self.observers.close();
     }
@@ -437,6 +472,7 @@ impl Core {
             self.work.notify_all();
             self.space.notify_all();
             self.keep.notify_all();
+            self.spill.notify_all();
         }
         if thread::is_argus() {
             // Waiting here would be waiting for ourselves; the writer closes by itself.

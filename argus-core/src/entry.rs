@@ -40,6 +40,8 @@ const TRACE: usize = 43;
 const FLAGS: usize = 44;
 const REMOTE: usize = 45;
 const OWN: usize = 46;
+/// The stack is names already: said only of entries that were read back from a pending file.
+const NAMED: usize = 47;
 const TRACE_ID: usize = 48;
 const SPAN_ID: usize = 64;
 const OBSERVERS: usize = 72;
@@ -111,6 +113,14 @@ impl<'b> EntryWriter<'b> {
     /// Marks a record that Argus makes of itself.
     pub(crate) fn own(&mut self) {
         put(&mut self.head, OWN, [1]);
+    }
+
+    /// A stack whose names are known.
+    pub(crate) fn named_stack(&mut self, names: Option<&str>) {
+        if names.is_some_and(|n| !n.is_empty()) {
+            put(&mut self.head, NAMED, [1]);
+            self.text(Part::Stack, names);
+        }
     }
 
     /// Ends a part that began at `start` and goes to the end of the buffer. Parts come in order.
@@ -300,8 +310,15 @@ impl<'a> Entry<'a> {
             trace_state: self.text(Part::TraceState).unwrap_or_default(),
         })
     }
+    /// The stack, where it is names already.
+    pub(crate) fn named_stack(&self) -> Option<&'a str> {
+        if self.byte(NAMED) == 1 { self.text(Part::Stack) } else { None }
+    }
     /// The frames of the caller, the innermost first.
     pub(crate) fn addresses(&self) -> Option<impl Iterator<Item = u64> + use<'a>> {
+        if self.byte(NAMED) == 1 {
+            return None;
+        }
         let (addresses, _) = self.bytes_of(Part::Stack)?.as_chunks();
         Some(addresses.iter().copied().map(u64::from_le_bytes))
     }

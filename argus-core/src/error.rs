@@ -54,6 +54,13 @@ pub enum AuditError {
         /// Why.
         reason: Arc<str>,
     },
+    /// Records go to the pending file for now. (Told to `on_error`; they are durable there, and the writer brings them into the trail when it can.)
+    Spilling {
+        /// The pending file.
+        file: Arc<Path>,
+        /// Why.
+        reason: Arc<str>,
+    },
     /// This process was forked from the one that opened the logger; nothing was recorded.
     Forked,
     /// Sixty-four observers are subscribed already.
@@ -92,6 +99,9 @@ impl fmt::Display for AuditError {
             }
             AuditError::NoJournal { reason } => {
                 write!(f, "accepted records wait in memory, not in a journal, and die with the process: {reason}")
+            }
+            AuditError::Spilling { file, reason } => {
+                write!(f, "audit records go to the pending file {} until the trail takes them: {reason}", file.display())
             }
             AuditError::Forked => {
                 f.write_str("this process was forked from the one that opened the audit trail, and has no writer; open a logger of its own here (for SQLite: in a new program, after exec)")

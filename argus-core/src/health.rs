@@ -36,7 +36,9 @@ pub struct Health {
     pub queue: QueueKind,
     /// Bytes in the queue.
     pub queue_bytes: usize,
-    /// What keeps the store from committing, if anything does.
+    /// Bytes of SQLite's write-ahead log after the last commit; 0 for other stores.
+    pub wal_bytes: u64,
+    /// What keeps the store from committing, or what piles up while it does, if anything.
     pub degraded: Option<String>,
     /// When the last commit was.
     pub last_commit: Option<SystemTime>,
@@ -90,7 +92,22 @@ impl Ledger {
         self.health.queued -= n;
         self.health.committed += n;
         self.health.last_commit = Some(at);
-        self.health.degraded = None;
+        // What stands in the pending file keeps the trail degraded, though its store works again.
+        if self.health.pending == 0 {
+            self.health.degraded = None;
+        }
+    }
+
+    /// Synced to the pending file.
+    pub(crate) fn spilled(&mut self, n: u64) {
+        self.health.queued -= n;
+        self.health.pending += n;
+    }
+
+    /// Of the pending file, and to be committed or lost now.
+    pub(crate) fn unspilled(&mut self, n: u64) {
+        self.health.pending -= n;
+        self.health.queued += n;
     }
 
     /// Events that never got a number.

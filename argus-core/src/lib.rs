@@ -111,6 +111,7 @@ mod entry;
 mod error;
 mod event;
 mod ext;
+mod fault;
 mod filter;
 #[cfg(feature = "sqlite")]
 mod fork;
@@ -130,8 +131,10 @@ mod record;
 mod recover;
 mod redaction;
 mod sink;
+mod spill;
 mod stack;
 mod store;
+mod sync;
 mod thread;
 mod time;
 mod value;
@@ -152,6 +155,8 @@ pub use event::AuditEvent;
 #[doc(hidden)]
 pub use ext::private as __private;
 pub use ext::{AuditScope, AuditSinkExt};
+#[cfg(any(test, feature = "test-util"))]
+pub use fault::{Faults, StoreFault};
 pub use filter::Filter;
 pub use health::Health;
 pub use id::{BadId, Checksum, RecordId, WriterId};

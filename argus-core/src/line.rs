@@ -40,14 +40,43 @@ const TEXTS: [&str; 20] = [
 ];
 /// Of `TEXTS`, those that every line has.
 const REQUIRED: [usize; 10] = [0, 1, 2, 3, 4, 7, 15, 16, 17, 19];
+/// Of `TEXTS`, those that only a commit gives.
+const COMMITTED: [usize; 3] = [17, 18, 19];
 const JSON: [&str; 3] = ["context", "old_value", "new_value"];
 const NUMBERS: [&str; 3] = ["process_id", "writer_seq", "seq"];
 
 impl<'a> Line<'a> {
     /// Parses one line, without its line end. The error says what is wrong.
     pub(crate) fn parse(text: &'a str) -> Result<Self, String> {
+        let (line, _, numbers) = Self::members(text, None)?;
+        if let Some(i) = REQUIRED.iter().find(|i| line.texts[**i].is_none()) {
+            return Err(format!("`{}` is missing", TEXTS[*i]));
+        }
+        if line.json[0].is_none() || numbers < NUMBERS.len() {
+            return Err("`context`, `process_id`, `writer_seq` or `seq` is missing".into());
+        }
+        Ok(line)
+    }
+
+    /// Parses the line of a record that is not committed: without the members that only a commit gives, and with one more, `extra`, as it stands.
+    pub(crate) fn parse_pending(text: &'a str, extra: &str) -> Result<(Self, Option<&'a str>), String> {
+        let (line, raw, numbers) = Self::members(text, Some(extra))?;
+        if let Some(i) = COMMITTED.iter().find(|i| line.texts[**i].is_some()) {
+            return Err(format!("`{}` stands in a pending record", TEXTS[*i]));
+        }
+        if let Some(i) = REQUIRED.iter().find(|i| line.texts[**i].is_none() && !COMMITTED.contains(i)) {
+            return Err(format!("`{}` is missing", TEXTS[*i]));
+        }
+        if line.json[0].is_none() || numbers != NUMBERS.len() - 1 || line.numbers[2] != 0 {
+            return Err("`context`, `process_id` or `writer_seq` is missing, or there is a `seq`".into());
+        }
+        Ok((line, raw))
+    }
+
+    /// The members, one named `extra` as it stands, and how many are numbers.
+    fn members(text: &'a str, extra: Option<&str>) -> Result<(Self, Option<&'a str>, usize), String> {
         let mut line = Self::default();
-        let mut numbers = 0;
+        let (mut numbers, mut other) = (0, None);
         for (name, raw) in object_members(text).map_err(|e| e.to_string())? {
             if let Some(i) = TEXTS.iter().position(|t| *t == name) {
                 let inside = raw
@@ -69,17 +98,13 @@ impl<'a> Line<'a> {
                     .filter(|n: &u64| n.to_string() == raw && i64::try_from(*n).is_ok())
                     .ok_or_else(|| format!("`{name}` is no whole number"))?;
                 numbers += 1;
+            } else if extra.is_some_and(|e| *e == *name) {
+                other = Some(raw);
             } else {
                 return Err(format!("`{name}` is no field of a record"));
             }
         }
-        if let Some(i) = REQUIRED.iter().find(|i| line.texts[**i].is_none()) {
-            return Err(format!("`{}` is missing", TEXTS[*i]));
-        }
-        if line.json[0].is_none() || numbers < NUMBERS.len() {
-            return Err("`context`, `process_id`, `writer_seq` or `seq` is missing".into());
-        }
-        Ok(line)
+        Ok((line, other, numbers))
     }
 
     fn text(&self, i: usize) -> &str {

@@ -21,7 +21,8 @@ use crate::queue::files::{Beside, Owner, WriterLock};
 use crate::queue::keeper::Keeper;
 use crate::reader::AuditReader;
 use crate::sink::{AuditSink, Carrier, CloseReport, CommitObserver, LossReason, ObserverId};
-use crate::store::Store;
+use crate::spill::Spiller;
+use crate::store::{Store, late};
 use crate::writer::{Identity, Writer};
 
 /// How long a guard, or the drop of the last handle, waits for the last commit.
@@ -102,7 +103,16 @@ impl AuditLogger {
                 }
             }
         };
-        let beside = Beside { trail: location.path.clone(), access };
+        #[cfg(any(test, feature = "test-util"))]
+        let make = {
+            let (faults, make) = (config.faults.clone(), make);
+            move || -> Result<Box<dyn Store>, TrailError> {
+                faults.of_store(crate::fault::StoreFault::Open)?;
+                Ok(Box::new(crate::fault::FaultyStore { inner: make()?, faults: faults.clone() }))
+            }
+        };
+        let spill_dir = config.spill_dir.as_ref().map(|d| std::path::absolute(d).unwrap_or_else(|_| d.clone()));
+        let beside = Beside { trail: location.path.clone(), access, spill_dir };
         Self::start(config, writer, &service, Some((location, beside)), Box::new(make))
     }
 
@@ -116,8 +126,11 @@ impl AuditLogger {
         trail: &crate::store::memory::MemoryTrail,
     ) -> Result<AuditLogger, OpenError> {
         let service = Service::of(&config);
-        let store = Box::new(crate::store::memory::MemoryStore::new(trail.clone()));
-        Self::start(config, WriterId::random(), &service, None, Box::new(move || Ok(store)))
+        let trail = trail.clone();
+        let make = move || -> Result<Box<dyn Store>, TrailError> {
+            Ok(Box::new(crate::store::memory::MemoryStore::new(trail.clone())))
+        };
+        Self::start(config, WriterId::random(), &service, None, Box::new(make))
     }
 
     fn start(
@@ -125,7 +138,7 @@ impl AuditLogger {
         writer: WriterId,
         service: &Service,
         place: Option<(Location, Beside)>,
-        make: Box<dyn FnOnce() -> Result<Box<dyn Store>, TrailError> + Send>,
+        make: Box<late::Open>,
     ) -> Result<AuditLogger, OpenError> {
         let (location, beside) = place.unzip();
         config.redaction.compiled().map_err(|e| {
@@ -176,11 +189,8 @@ impl AuditLogger {
             "argus-writer",
             Box::new(move || {
                 crate::thread::mark_argus();
-                let opened = make().and_then(|mut store| {
-                    let (keeper, lock) = match &beside {
-                        Some(beside) => prepare(&mut *store, beside, &for_writer, &identity, &name)?,
-                        None => (Err("the trail is in memory".into()), None),
-                    };
+                let opened = prepare(make, beside, &for_writer, &identity, &name).and_then(|prepared| {
+                    let Prepared { store, keeper, lock, trouble } = prepared;
                     let mut w = Writer::new(for_writer.clone(), store, identity);
                     if let Some(lock) = lock {
                         w = w.holding(lock);
@@ -200,7 +210,10 @@ impl AuditLogger {
                         .with("location", place.as_str())
                         .with("location_reason", reason.as_str())
                         .with("argus_version", env!("CARGO_PKG_VERSION"));
-                    w.open(&event)?;
+                    match trouble {
+                        None => w.open(&event)?,
+                        Some(e) => w.open_later(&event, e)?,
+                    }
                     Ok((w, keeper.ok()))
                 });
                 match opened {
@@ -228,6 +241,7 @@ impl AuditLogger {
             .unwrap_or_else(|_| Err(TrailError::new(ErrorKind::Io, "the trail's thread died while opening")));
         if let Err(e) = opened {
             core.lock().closed = true;
+            core.spill.notify_all();
             core.observers.close();
             return Err(e);
         }
@@ -331,32 +345,58 @@ impl fmt::Debug for AuditLogger {
     }
 }
 
-/// Before anything is accepted: takes the writer's lock, recovers what the dead left, and makes the journal. Says why there is none, if so.
-type Prepared = (Result<Keeper, String>, Option<WriterLock>);
+/// What the writer begins with.
+struct Prepared {
+    store: Box<dyn Store>,
+    /// Or why there is no journal.
+    keeper: Result<Keeper, String>,
+    lock: Option<WriterLock>,
+    /// Why the store is not open yet.
+    trouble: Option<TrailError>,
+}
+
+/// Before anything is accepted: opens the store, takes the writer's lock, recovers what the dead left, and makes the journal.
 fn prepare(
-    store: &mut dyn Store,
-    beside: &Beside,
-    core: &Core,
+    mut make: Box<late::Open>,
+    beside: Option<Beside>,
+    core: &Arc<Core>,
     identity: &Identity,
     service: &str,
 ) -> Result<Prepared, TrailError> {
-    let log_id = store.log_id();
-    let reserves = if core.config.journal { beside.reserves() } else { Err("the configuration says so".into()) };
-    let mut owner = Owner {
+    let made = make();
+    let Some(beside) = beside else {
+        return Ok(Prepared { store: made?, keeper: Err("the trail is in memory".into()), lock: None, trouble: None });
+    };
+    let owner = Owner {
         service_name: service.into(),
         original_output_file: identity.original_output_file.clone(),
         process_id: identity.process_id,
         process_name: identity.process_name.clone(),
         queue: QueueKind::Memory.as_str().into(),
+        spill_dir: beside.spill_dir.as_ref().map(|d| d.to_string_lossy().into_owned()).unwrap_or_default(),
         ..Owner::of_this_process()
     };
+    match made {
+        Ok(store) => prepare_open(store, beside, core, identity, owner),
+        Err(e) if late::may_pass(&e) => prepare_late(make, beside, core, identity, owner, e),
+        Err(e) => Err(e),
+    }
+}
+
+fn prepare_open(
+    mut store: Box<dyn Store>,
+    beside: Beside,
+    core: &Arc<Core>,
+    identity: &Identity,
+    mut owner: Owner,
+) -> Result<Prepared, TrailError> {
+    let log_id = store.log_id();
+    let reserves = if core.config.journal { beside.reserves() } else { Err("the configuration says so".into()) };
     if reserves.is_ok() {
         owner.queue = QueueKind::Journal.as_str().into();
     }
     let mut lock = beside.begin(core.writer, &owner)?;
-    for trouble in crate::recover::recover(store, beside, core, (identity, service))? {
-        core.observers.error(AuditError::Store(Arc::new(trouble)));
-    }
+    recover(&mut *store, &beside, core, (identity, &owner.service_name))?;
     let keeper = reserves.and_then(|()| {
         let made = Keeper::begin(beside.clone(), (log_id, core.writer), owner.clone(), core.config.queue_bytes);
         let (keeper, queue) = made.map_err(|e| e.to_string())?;
@@ -367,14 +407,56 @@ fn prepare(
         // Whoever recovers this writer must know that its queue could lose.
         owner.queue = QueueKind::Memory.as_str().into();
         let fail = |e| TrailError::io("cannot write the writer's lock file", beside.lock(core.writer), e);
-        lock.rewrite(&owner).map_err(fail)?;
+        lock.amend(&owner.queue).map_err(fail)?;
     }
     if let Err(why) = &keeper
         && core.config.journal
     {
         core.observers.error(AuditError::NoJournal { reason: why.as_str().into() });
     }
-    Ok((keeper, Some(lock)))
+    start_spiller(core, beside, Some(log_id), &owner, identity);
+    Ok(Prepared { store, keeper, lock: Some(lock), trouble: None })
+}
+
+/// The store cannot be opened for now. Then all goes to the pending file, and whether that works decides whether the logger opens.
+fn prepare_late(
+    make: Box<late::Open>,
+    beside: Beside,
+    core: &Arc<Core>,
+    identity: &Identity,
+    owner: Owner,
+    trouble: TrailError,
+) -> Result<Prepared, TrailError> {
+    let dir = beside.trail.parent().unwrap_or(Path::new("."));
+    crate::store::place::directory(dir, beside.access)?;
+    let lock = beside.begin(core.writer, &owner)?;
+    let ready = {
+        let (beside, core, identity, service) =
+            (beside.clone(), core.clone(), identity.clone(), owner.service_name.clone());
+        move |store: &mut dyn Store| recover(store, &beside, &core, (&identity, &service))
+    };
+    let store = Box::new(late::LateStore::new(make, Box::new(ready)));
+    start_spiller(core, beside, None, &owner, identity);
+    Ok(Prepared {
+        store,
+        // A segment names the log that it belongs to, which nobody knows yet.
+        keeper: Err("the trail could not be opened yet".into()),
+        lock: Some(lock),
+        trouble: Some(trouble),
+    })
+}
+
+fn recover(store: &mut dyn Store, beside: &Beside, core: &Core, me: (&Identity, &str)) -> Result<(), TrailError> {
+    for trouble in crate::recover::recover(store, beside, core, me)? {
+        core.observers.error(AuditError::Store(Arc::new(trouble)));
+    }
+    Ok(())
+}
+
+fn start_spiller(core: &Arc<Core>, beside: Beside, log_id: Option<WriterId>, owner: &Owner, identity: &Identity) {
+    if let Err(e) = Spiller::new(core.clone(), beside, log_id, owner, identity.clone()).start() {
+        core.observers.error(AuditError::Store(Arc::new(e)));
+    }
 }
 
 /// A logger that is off has no threads; what its user must hear of is worth a short one.

@@ -3,13 +3,14 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::OnError;
 use crate::error::AuditError;
 use crate::record::Record;
 use crate::sink::{Carrier, CommitObserver, Interest, ObserverId, ObserverSet, OwnedTraceContext, Receipt, Trace};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Most records that wait for observers.
 const BOUND: usize = 65_536;

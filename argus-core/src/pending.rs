@@ -4,13 +4,15 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::error::AuditError;
 use crate::id::RecordId;
+use crate::queue::segment::ForkMark;
 use crate::sink::Receipt;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 type Outcome = Result<Receipt, AuditError>;
 
@@ -24,9 +26,33 @@ struct Slot {
 struct Shared {
     slot: Mutex<Slot>,
     done: Condvar,
+    origin: Origin,
+}
+
+/// The process that made a pending record. Only there is somebody who completes it; in a child that is forked the lock, too, may be held for ever.
+#[derive(Default)]
+enum Origin {
+    /// Nobody is to complete it.
+    #[default]
+    Known,
+    Mark(Arc<ForkMark>),
+    Process(u32),
 }
 
 impl Shared {
+    fn forked(&self) -> bool {
+        match &self.origin {
+            Origin::Known => false,
+            Origin::Mark(mark) => mark.in_a_child(),
+            Origin::Process(id) => *id != std::process::id(),
+        }
+    }
+
+    /// What a forked child is told: what was known at the fork, else that it will never be.
+    fn told_in_a_child(&self) -> Outcome {
+        self.slot.try_lock().ok().and_then(|s| s.outcome.clone()).unwrap_or(Err(AuditError::Forked))
+    }
+
     /// A panic cannot leave the slot half-written, so a poisoned lock is as good as any.
     fn lock(&self) -> MutexGuard<'_, Slot> {
         self.slot.lock().unwrap_or_else(|e| e.into_inner())
@@ -49,8 +75,10 @@ pub struct Completer(Option<Arc<Shared>>);
 pub(crate) struct Waiter(Arc<Shared>);
 
 impl Waiter {
-    pub(crate) fn new() -> Self {
-        Self(Arc::default())
+    /// With the mark of its logger, which is cheaper to ask than the kernel.
+    pub(crate) fn new(mark: Option<Arc<ForkMark>>) -> Self {
+        let origin = mark.map_or_else(|| Origin::Process(std::process::id()), Origin::Mark);
+        Self(Arc::new(Shared { origin, ..Shared::default() }))
     }
 
     pub(crate) fn name(self, record_id: RecordId) -> (Pending, Completer) {
@@ -61,7 +89,7 @@ impl Waiter {
 impl Pending {
     /// A pending record and the end that completes it; for implementers of sinks.
     pub fn channel(record_id: RecordId) -> (Pending, Completer) {
-        Waiter::new().name(record_id)
+        Waiter::new(None).name(record_id)
     }
 
     /// One whose outcome is known already.
@@ -81,8 +109,12 @@ impl Pending {
     ///
     /// # Errors
     /// What befell the record, or [`AuditError::Timeout`], after which it can be waited for again.
-    /// On Argus's own thread it never waits: [`AuditError::OnArgusThread`].
+    /// On Argus's own thread it never waits: [`AuditError::OnArgusThread`]. In a child that was forked meanwhile nothing more is heard of the record, which is its
+    /// parent's: [`AuditError::Forked`]; so for awaiting it.
     pub fn wait(&self, timeout: Duration) -> Outcome {
+        if self.shared.forked() {
+            return self.shared.told_in_a_child();
+        }
         let slot = self.shared.lock();
         if slot.outcome.is_none() && crate::thread::is_argus() {
             return Err(AuditError::OnArgusThread);
@@ -104,6 +136,9 @@ impl Future for Pending {
     type Output = Outcome;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        if self.shared.forked() {
+            return Poll::Ready(self.shared.told_in_a_child());
+        }
         let mut slot = self.shared.lock();
         if let Some(outcome) = slot.outcome.clone() {
             return Poll::Ready(outcome);
@@ -122,7 +157,7 @@ impl Completer {
     }
 
     fn set(&mut self, outcome: Outcome) {
-        let Some(shared) = self.0.take() else { return };
+        let Some(shared) = self.0.take().filter(|s| !s.forked()) else { return };
         let waker = {
             let mut slot = shared.lock();
             slot.outcome = Some(outcome);

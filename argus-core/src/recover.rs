@@ -1,4 +1,4 @@
-//! Recovery: what writers that died left in their journals becomes records, before the opener's own first one. The store's count of each writer's records decides what
+//! Recovery: what writers that died left in their journals and pending files becomes records, before the opener's own first one. The store's count of each writer's records decides what
 //! is in already, so a recovery that is itself killed is simply done again, and two at once do it once. Runs on the writer's thread while a trail is opened.
 
 use std::collections::BTreeSet;
@@ -11,6 +11,8 @@ use crate::error::{ErrorKind, TrailError};
 use crate::id::WriterId;
 use crate::level::Level;
 use crate::queue::files::{self, Beside, Found, HEADER, Owner};
+use crate::spill::file::Lines;
+use crate::spill::line::{self, Buffers};
 use crate::store::{Closed, Ends, Store, place};
 use crate::time;
 use crate::value::Value;
@@ -28,6 +30,8 @@ struct Left {
     segments: Vec<(u64, Vec<u8>, PathBuf)>,
     /// Files that hold nothing.
     empty: Vec<PathBuf>,
+    /// Pending files.
+    pending: Vec<PathBuf>,
     owner: Option<Owner>,
     /// Why something of it cannot be used.
     trouble: Option<TrailError>,
@@ -46,6 +50,7 @@ pub(crate) fn recover(
     all.extend(store.unclosed()?);
     all.remove(&core.writer);
     let mut trouble = Vec::new();
+    tell_gaps(store, core, me)?;
     for writer in all {
         match one(store, beside, core, me, writer) {
             Ok(more) => trouble.extend(more),
@@ -55,6 +60,32 @@ pub(crate) fn recover(
         }
     }
     Ok(trouble)
+}
+
+/// Gap records that a recovery announced and that a power loss took.
+fn tell_gaps(store: &mut dyn Store, core: &Core, me: (&Identity, &str)) -> Result<(), TrailError> {
+    let untold = store.untold_gaps();
+    if untold.is_empty() {
+        return Ok(());
+    }
+    store.act_as(core.writer, me.1);
+    let mut head = store.begin()?;
+    let now = time::created_at(core.config.clock.now());
+    let created_at = head.created_at.take().filter(|b| *b > now && time::is_created_at(b)).unwrap_or(now);
+    let mut log_writer = LogWriter { id: head.log_id, last: head.log_writer_last };
+    for (writer, first, reason) in untold {
+        let writer = writer.to_string();
+        let context = context_of(&[
+            ("first", first.into()),
+            ("reason", Value::from(reason.as_str())),
+            ("writer", Value::from(writer.as_str())),
+        ]);
+        let record = ("audit_gap", Level::Security, context.as_str());
+        let (mut canonical, log_writer) = (Vec::new(), &mut log_writer);
+        seal_log_record(core, store, &mut canonical, &mut head, log_writer, &created_at, record, me.0)?;
+    }
+    let (writer_last, closed) = (head.writer_last, head.closed);
+    store.commit(&Ends { writer_last, log_writer_last: log_writer.last, closed })
 }
 
 fn one(
@@ -67,20 +98,20 @@ fn one(
     let Some((lock, owner)) = beside.take_over(writer)? else { return Ok(None) };
     // Looked for only now: while the writer lived it could add files, from here on nobody does.
     let found = &beside
-        .of(writer)
+        .of(writer, owner.as_ref())
         .map_err(|e| TrailError::io("cannot look for journals beside the trail", &beside.trail, e))?;
     let standing = store.standing(writer)?;
     let mut left = read(found, beside, store.log_id(), writer)?;
     let over = matches!(standing, Some(Closed::Yes | Closed::Recovered));
-    // A writer without any record never accepted one either: its `audit_open` comes first.
-    if standing.is_some() && !over {
+    // A writer without any record never accepted one either, for its `audit_open` comes first: in the log, or in the pending file.
+    if (standing.is_some() || !left.pending.is_empty()) && !over {
         let owner = owner.or(left.owner.take()).unwrap_or_default();
         let result = commit(store, core, me.0, writer, &owner, &mut left);
         store.act_as(core.writer, me.1);
         result?;
     }
     // Committed: the files have served.
-    for path in left.segments.iter().map(|s| &s.2).chain(&left.empty) {
+    for path in left.segments.iter().map(|s| &s.2).chain(&left.empty).chain(&left.pending) {
         let _ = std::fs::remove_file(path);
     }
     if let Some(lock) = lock {
@@ -100,24 +131,58 @@ fn read(found: &Found, beside: &Beside, log_id: WriterId, writer: WriterId) -> R
             continue;
         };
         if header.log_id != log_id || header.writer != writer {
-            let aside = files::aside(path, ".orphan");
-            std::fs::rename(path, &aside)
-                .map_err(|e| TrailError::io("cannot put a journal of another log aside", path, e))?;
-            left.trouble = Some(
-                TrailError::new(
-                    ErrorKind::Replaced,
-                    "a journal belongs to a log that was replaced; its records are not in this one",
-                )
-                .at(&aside)
-                .help("put the trail that it belongs to back and open it, or keep the file as evidence"),
-            );
+            left.trouble = Some(put_aside(path, ".orphan", &OF_ANOTHER_LOG)?);
             continue;
         }
         left.owner.get_or_insert(header.owner);
         left.segments.push((header.number, bytes, path.clone()));
     }
     left.segments.sort_by_key(|s| s.0);
+    for path in &found.pending {
+        place::check(path, beside.access)?;
+        let Some(lines) = Lines::open(path)? else {
+            left.empty.push(path.clone());
+            continue;
+        };
+        let head = lines.head();
+        if head.belongs_to(log_id, &beside.trail) && head.writer() == Some(writer) {
+            left.owner.get_or_insert(head.owner.clone());
+            left.pending.push(path.clone());
+        } else if path.parent() == beside.trail.parent() {
+            left.trouble = Some(put_aside(path, ".orphan", &PENDING_OF_ANOTHER_LOG)?);
+        }
+        // (In a folder for the pending files of several trails, it is simply another one's.)
+    }
     Ok(left)
+}
+
+/// What is said of a file that is put aside.
+struct Said {
+    kind: ErrorKind,
+    what: &'static str,
+    help: &'static str,
+}
+
+const OF_ANOTHER_LOG: Said = Said {
+    kind: ErrorKind::Replaced,
+    what: "a journal belongs to a log that was replaced; its records are not in this one",
+    help: "put the trail that it belongs to back and open it, or keep the file as evidence",
+};
+const PENDING_OF_ANOTHER_LOG: Said = Said {
+    what: "a pending file belongs to a log that was replaced; its records are not in this one",
+    ..OF_ANOTHER_LOG
+};
+const TORN: Said = Said {
+    kind: ErrorKind::Damaged,
+    what: "a journal or pending file does not check from some entry on; what stands behind it is not in the trail",
+    help: "the file is kept as evidence",
+};
+
+/// Renames a file, and returns what is to be told of it.
+fn put_aside(path: &Path, ending: &str, said: &Said) -> Result<TrailError, TrailError> {
+    let aside = files::aside(path, ending);
+    std::fs::rename(path, &aside).map_err(|e| TrailError::io("cannot put a file of a writer aside", path, e))?;
+    Ok(TrailError::new(said.kind, said.what).at(&aside).help(said.help))
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, TrailError> {
@@ -174,6 +239,88 @@ impl<'a> Iterator for Entries<'a> {
     }
 }
 
+/// The entries of a pending file, as long as its lines are records; numbers only rise.
+struct PendingEntries {
+    lines: Lines,
+    writer: WriterId,
+    buffers: Buffers,
+    torn: bool,
+}
+
+impl PendingEntries {
+    fn next(&mut self) -> Option<Numbered> {
+        if self.torn {
+            return None;
+        }
+        let text = match self.lines.next() {
+            Ok(text) => text?,
+            Err(_) => {
+                self.torn = true;
+                return None;
+            }
+        };
+        let mut entry = Vec::new();
+        match line::parse(text, self.writer, &mut self.buffers, &mut entry) {
+            Ok(number) => Some((number, entry)),
+            Err(_) => {
+                self.torn = true;
+                None
+            }
+        }
+    }
+}
+
+/// An entry and its number.
+type Numbered = (u64, Vec<u8>);
+
+/// Everything that a dead writer left, in order: each number from whichever file has it.
+struct Sources<'a> {
+    journal: Entries<'a>,
+    in_journal: Option<Numbered>,
+    pending: Vec<(PendingEntries, Option<Numbered>)>,
+}
+
+impl<'a> Sources<'a> {
+    fn of(left: &'a Left, writer: WriterId) -> Result<Self, TrailError> {
+        let mut pending = Vec::new();
+        for path in &left.pending {
+            if let Some(lines) = Lines::open(path)? {
+                pending.push((PendingEntries { lines, writer, buffers: Buffers::default(), torn: false }, None));
+            }
+        }
+        Ok(Self { journal: Entries::of(left), in_journal: None, pending })
+    }
+
+    /// The entry behind the number `last`; none where no file has it.
+    fn after(&mut self, last: u64) -> Option<Vec<u8>> {
+        while self.in_journal.as_ref().is_none_or(|e| e.0 <= last) {
+            match self.journal.next() {
+                Some(e) => self.in_journal = Some((e.writer_seq(), e.bytes().to_vec())),
+                None => break,
+            }
+        }
+        for (entries, next) in &mut self.pending {
+            while next.as_ref().is_none_or(|e| e.0 <= last) {
+                match entries.next() {
+                    Some(e) => *next = Some(e),
+                    None => break,
+                }
+            }
+        }
+        let all = self.pending.iter_mut().map(|p| &mut p.1).chain([&mut self.in_journal]);
+        let mut wanted = all.filter(|e| e.as_ref().is_some_and(|e| e.0 == last + 1));
+        wanted.next()?.take().map(|e| e.1)
+    }
+
+    /// Files with entries behind `last`, the last that was found, or with something that does not check.
+    fn torn(&self, last: u64) -> Vec<PathBuf> {
+        let beyond = |e: &Option<Numbered>| e.as_ref().is_some_and(|e| e.0 > last);
+        let journal = self.journal.torn.or(self.journal.path.filter(|_| beyond(&self.in_journal)));
+        let pending = self.pending.iter().filter(|(p, next)| p.torn || beyond(next));
+        journal.into_iter().map(Path::to_owned).chain(pending.map(|p| p.0.lines.path().to_owned())).collect()
+    }
+}
+
 /// Commits what is not in yet, in order, and the record that says so in the last transaction.
 fn commit(
     store: &mut dyn Store,
@@ -190,8 +337,10 @@ fn commit(
         process_name: owner.process_name.clone(),
     };
     let mut canonical = Vec::new();
-    let mut entries = Entries::of(left);
-    let (mut count, mut waiting) = (0u64, None);
+    let mut sources = Sources::of(left, writer)?;
+    let mut count = 0u64;
+    let mut waiting: Option<Vec<u8>> = None;
+    let mut torn;
     loop {
         store.act_as(writer, &owner.service_name);
         let mut head = store.begin()?;
@@ -203,27 +352,23 @@ fn commit(
         let now = time::created_at(core.config.clock.now());
         let created_at = head.created_at.take().filter(|b| *b > now && time::is_created_at(b)).unwrap_or(now);
         let mut log_writer = LogWriter { id: head.log_id, last: head.log_writer_last };
+        // A new log begins with its own first record.
+        for f in store.findings() {
+            let record = (f.event, f.level, f.context.as_str());
+            seal_log_record(core, store, &mut canonical, &mut head, &mut log_writer, &created_at, record, me)?;
+        }
         let (mut last, mut bytes) = (head.writer_last, 0);
         let more = loop {
-            let Some(entry) = waiting.take().or_else(|| entries.next()) else { break false };
-            if entry.writer_seq() <= last {
-                continue;
-            }
-            if entry.writer_seq() != last + 1 {
-                // The first that counts does not follow what is in: what lies between is gone.
-                entries.torn = entries.path;
-                break false;
-            }
+            let Some(mut entry) = waiting.take().or_else(|| sources.after(last)) else { break false };
             if bytes > BATCH {
                 waiting = Some(entry);
                 break true;
             }
             // What the dead writer would have withheld before anybody saw it.
-            let mut clean = entry.bytes().to_vec();
             if let Ok(shapes) = core.rules.redaction.compiled() {
-                shapes.chunk(&mut clean);
+                shapes.chunk(&mut entry);
             }
-            let entry = Entry::of(&clean).unwrap_or(entry);
+            let Some(entry) = Entry::of(&entry) else { break false };
             seal_entry(
                 &mut |f, sum| store.insert(f, sum),
                 &mut canonical,
@@ -231,12 +376,13 @@ fn commit(
                 &mut head,
                 &entry,
                 &created_at,
-                (&theirs, &text, None),
+                (&theirs, &text, entry.named_stack()),
             )?;
             bytes += entry.bytes().len();
             last = entry.writer_seq();
             count += 1;
         };
+        torn = if more { Vec::new() } else { sources.torn(last) };
         if !more {
             let mut tell = |event: &str, members: &[(&str, Value<'_>)]| {
                 let context = context_of(members);
@@ -246,10 +392,13 @@ fn commit(
             let id = Value::from(text.as_str());
             let recovered =
                 [("cause", Value::from("dead")), ("count", count.into()), ("last", last.into()), ("writer", id)];
-            let torn = entries.torn.map(|p| files::aside(p, ".torn").to_string_lossy().into_owned());
-            let torn = torn.as_ref().map(|t| ("journal_torn", Value::from(t.as_str())));
-            tell("audit_recovered", &recovered.into_iter().chain(torn).collect::<Vec<_>>())?;
-            if let Some(reason) = owner.may_have_lost() {
+            let aside = torn.first().map(|p| files::aside(p, ".torn").to_string_lossy().into_owned());
+            let aside = aside.as_ref().map(|t| ("journal_torn", Value::from(t.as_str())));
+            // Announced, for a store that may keep a part of what is written together.
+            let lost = owner.may_have_lost();
+            let gap = lost.map(|reason| ("gap", Value::from(reason)));
+            tell("audit_recovered", &recovered.into_iter().chain(aside).chain(gap).collect::<Vec<_>>())?;
+            if let Some(reason) = lost {
                 tell("audit_gap", &[("first", (last + 1).into()), ("reason", Value::from(reason)), ("writer", id)])?;
             }
         }
@@ -259,19 +408,11 @@ fn commit(
             break;
         }
     }
-    let torn = entries.torn.map(Path::to_owned);
-    if let Some(torn) = torn {
-        let aside = files::aside(&torn, ".torn");
-        std::fs::rename(&torn, &aside).map_err(|e| TrailError::io("cannot put a torn journal aside", &torn, e))?;
-        left.segments.retain(|s| s.2 != torn);
-        left.trouble = Some(
-            TrailError::new(
-                ErrorKind::Damaged,
-                "a journal does not check from some entry on; what stands behind it is not in the trail",
-            )
-            .at(&aside)
-            .help("the file is kept as evidence"),
-        );
+    for path in torn {
+        let trouble = put_aside(&path, ".torn", &TORN)?;
+        left.segments.retain(|s| s.2 != path);
+        left.pending.retain(|p| *p != path);
+        left.trouble = Some(trouble);
     }
     Ok(())
 }

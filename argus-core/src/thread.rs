@@ -2,12 +2,15 @@
 
 use std::cell::Cell;
 
+#[cfg(all(test, shuttle))]
+shuttle::thread_local!(static ARGUS: Cell<bool> = Cell::new(false));
+#[cfg(not(all(test, shuttle)))]
 thread_local!(static ARGUS: Cell<bool> = const { Cell::new(false) });
 
 pub(crate) fn mark_argus() {
-    ARGUS.set(true);
+    ARGUS.with(|a| a.set(true));
 }
 
 pub(crate) fn is_argus() -> bool {
-    ARGUS.get()
+    ARGUS.with(Cell::get)
 }

@@ -1,7 +1,11 @@
 //! The one writer thread of a logger: drain, chain, store, commit, acknowledge. Only it assigns `seq` and calls `Store`. A failed transaction is never believed:
 //! the batch is kept and tried again, and the store itself tells what is in already.
 
+mod backlog;
+mod finish;
+mod merge;
 mod seal;
+mod stats;
 mod tell;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,18 +21,25 @@ use crate::event::AuditEvent;
 use crate::id::Checksum;
 use crate::level::Level;
 use crate::queue::files::WriterLock;
-use crate::queue::{Chunk, Queue, Room};
+use crate::queue::{Chunk, QueueKind, room_for_own};
+use crate::spill::{Batch, Cause};
 use crate::stack::Names;
 use crate::store::{Closed, Ends, ForeignRow, Head, Store};
 use crate::time;
 pub(crate) use seal::{Identity, LogWriter, context_of, seal_entry, seal_log_record, sha256_hex};
 use seal::{new_id, seal};
 
+/// Bytes of entries after which a transaction takes no more.
+pub(super) const BATCH: usize = 4 << 20;
+/// A store that fails no longer than this is worth no pending file.
+const GRACE: Duration = Duration::from_millis(200);
 /// Most adopted rows in one transaction.
 const FOREIGN: usize = 500;
 /// Pauses after a failed transaction: doubled each time between these.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
+/// How long a group grows where a killed process loses nothing by it.
+const JOURNAL_DELAY: Duration = Duration::from_millis(2);
 /// Between two records that the queue is nearly full.
 const HIGH_WATER_PAUSE: Duration = Duration::from_secs(60);
 
@@ -46,15 +57,52 @@ pub(crate) struct Writer {
     created_at: String,
     /// When `queue_high_water` was last said.
     high_water: Option<Instant>,
+    stats: stats::Stats,
+    piled: backlog::Piled,
     /// That one failed: tried again, its batch gets the same bytes.
     again: bool,
+    /// The last number of that batch.
+    again_to: Option<u64>,
     /// Held while this writer lives; its file goes when it is closed.
     lock: Option<WriterLock>,
 }
 
+/// What `gather` found.
+enum Gathered {
+    Batch(Arc<Vec<Chunk>>),
+    /// The last batch, and until when it may take.
+    Closing(Arc<Vec<Chunk>>, Instant),
+    /// The spill thread has the queue.
+    Spilled,
+}
+
+/// What became of a batch.
+enum Outcome {
+    Committed,
+    /// The pending file has it.
+    Spilled,
+    Failed(Arc<TrailError>),
+}
+
+/// A store that fails again and again.
+#[derive(Default)]
+struct Trouble {
+    since: Option<Instant>,
+    told: Option<Instant>,
+    pause: Duration,
+}
+
+impl Trouble {
+    /// The next pause.
+    fn pause(&mut self) -> Duration {
+        self.pause = (self.pause * 2).clamp(PAUSE.0, PAUSE.1);
+        self.pause
+    }
+}
+
 impl Writer {
     pub(crate) fn new(core: Arc<Core>, store: Box<dyn Store>, identity: Identity) -> Self {
-        let writer = core.writer.to_string();
+        let (writer, stats) = (core.writer.to_string(), stats::Stats::new(&core));
         Self {
             core,
             store,
@@ -65,7 +113,10 @@ impl Writer {
             sealed: Vec::new(),
             created_at: String::new(),
             again: false,
+            again_to: None,
             high_water: None,
+            stats,
+            piled: Default::default(),
             lock: None,
         }
     }
@@ -88,84 +139,177 @@ impl Writer {
         })?;
         let mut chunks = [Chunk::Own(chunk)];
         self.withhold(&mut chunks);
-        self.transact(&[chunks[0].bytes()], false)?;
+        self.transact(&[chunks[0].bytes()], false, None)?;
         self.acknowledge(&chunks);
         Ok(())
+    }
+
+    /// As `open`, of a store that cannot be opened for now: `audit_open` is the first record of the pending file.
+    pub(crate) fn open_later(&mut self, event: &AuditEvent<'_>, e: TrailError) -> Result<(), TrailError> {
+        let core = self.core.clone();
+        if core.config.include_stack {
+            self.names.prepare();
+        }
+        let now = core.config.clock.now();
+        let mut own = Vec::new();
+        let mut state = core.lock();
+        let made = own_entry(&core, &mut state, event, now, &mut own);
+        if made.is_ok() && room_for_own(&mut state) {
+            state.queue.push(&own);
+            core.request_spill(&mut state, || Cause::StoreFailed(e.to_string()));
+            while state.spill.on && !state.spill.failed && !state.spill.holds(1) {
+                state = core.work.wait_timeout(state, GRACE).unwrap_or_else(|e| e.into_inner()).0;
+            }
+            if state.spill.holds(1) {
+                state.ledger.health.degraded = Some(e.to_string());
+                drop(state);
+                core.observers.error(AuditError::Store(Arc::new(e)));
+                return Ok(());
+            }
+        }
+        let file = state.spill.file.take();
+        drop(state);
+        // Nothing was accepted: the files say nothing.
+        file.iter().for_each(|f| drop(std::fs::remove_file(f)));
+        self.lock.take().into_iter().for_each(WriterLock::remove);
+        Err(e)
     }
 
     /// The body of the thread. Nothing here should panic; if something does, nobody is left waiting.
     pub(crate) fn run(self) {
         let core = self.core.clone();
         if catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
-            core.writer_died();
+            core.thread_died("writer");
         }
     }
 
     fn work(mut self) {
         loop {
-            let (mut chunks, closing) = self.gather();
-            if let Some(deadline) = closing {
-                self.finish(chunks, deadline);
-                return;
-            }
-            if !chunks.is_empty() || self.store.foreign_waiting() {
-                if let Err(e) = self.commit(&chunks, None, false) {
-                    // Closing came while the store failed.
-                    let deadline = self.core.lock().closing.unwrap_or_else(Instant::now);
-                    self.core.observers.error(AuditError::Store(Arc::new(e)));
-                    self.finish(std::mem::take(&mut chunks), deadline);
-                    return;
+            match self.gather() {
+                Gathered::Closing(batch, deadline) => return self.finish(batch, deadline),
+                Gathered::Spilled => {
+                    if self.merge(None).is_err() {
+                        return self.finish_now();
+                    }
                 }
-                self.acknowledge(&chunks);
+                Gathered::Batch(batch) => {
+                    let committing = !batch.is_empty() || self.store.foreign_waiting();
+                    if committing {
+                        match self.commit(&batch, None, false) {
+                            Outcome::Committed => self.acknowledge(&batch),
+                            // The merge commits it.
+                            Outcome::Spilled => {}
+                            Outcome::Failed(e) => {
+                                // Closing came while the store failed.
+                                self.core.observers.error(AuditError::Store(e));
+                                let deadline = self.core.lock().closing.unwrap_or_else(Instant::now);
+                                return self.finish(batch, deadline);
+                            }
+                        }
+                    }
+                    self.release(batch);
+                    self.look_at_backlog(committing);
+                }
             }
-            self.release(chunks);
         }
     }
 
     /// Waits for work and takes it: chunks from the queue, then gap records that are due.
-    fn gather(&mut self) -> (Vec<Chunk>, Option<Instant>) {
+    fn gather(&mut self) -> Gathered {
         let core = self.core.clone();
         let config = &core.config;
         let now = config.clock.now();
         let mut state = core.lock();
-        while state.queue.is_empty() && !state.ledger.has_gaps() && state.closing.is_none() {
+        while state.queue.is_empty()
+            && state.spill.returned.is_empty()
+            && !state.ledger.has_gaps()
+            && state.closing.is_none()
+            && !state.spill.active
+        {
             state.sleeping = true;
-            let (s, timeout) = core.work.wait_timeout(state, config.flush_interval).unwrap_or_else(|e| e.into_inner());
+            let (s, timeout) = core
+                .work
+                .wait_timeout(state, self.stats.sleep(config.flush_interval))
+                .unwrap_or_else(|e| e.into_inner());
             state = s;
-            state.sleeping = false;
+            if !state.spill.active {
+                state.sleeping = false;
+            }
             if timeout.timed_out() {
                 // Time to look after rows of other programs.
                 break;
             }
         }
-        if config.commit_delay > Duration::ZERO {
-            let until = Instant::now() + config.commit_delay;
+        let delay = config.commit_delay.unwrap_or(match state.queue.kind() {
+            QueueKind::Journal => JOURNAL_DELAY,
+            QueueKind::Memory => Duration::ZERO,
+        });
+        if delay > Duration::ZERO {
+            let until = Instant::now() + delay;
+            // Nobody who waits for a commit or for space waits for it.
             while state.closing.is_none()
                 && state.hurry == 0
+                && !state.spill.active
+                && state.waiting == 0
+                && state.acks.is_empty()
                 && (state.last_seq - state.done_seq) < config.buffer_size as u64
             {
                 let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else { break };
-                state.sleeping = state.queue.is_empty();
+                state.delaying = true;
                 state = core.work.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
+                state.delaying = false;
             }
-            state.sleeping = false;
+        }
+        if !state.spill.active && self.stats.is_due() {
+            drop(state);
+            let rss = stats::resident();
+            state = core.lock();
+            if !state.spill.active {
+                self.queue_stats(&core, &mut state, now, rss);
+            }
+        }
+        if state.spill.active {
+            return Gathered::Spilled;
         }
         if state.queue.is_empty() && state.ledger.has_gaps() {
             self.queue_gaps(&core, &mut state, now);
         }
         self.queue_high_water(&core, &mut state, now);
-        let mut chunks = Vec::new();
-        let mut bytes = 0;
+        // What the spill thread could not write comes first.
+        let mut chunks = std::mem::take(&mut state.spill.returned);
+        let mut bytes: usize = chunks.iter().map(|c| c.bytes().len()).sum();
         // A bound on what one transaction holds back; the rest stays queued.
-        while bytes < 4 << 20 {
+        while bytes < BATCH {
             let Some(chunk) = state.queue.take() else { break };
             bytes += chunk.bytes().len();
             chunks.push(chunk);
         }
         let closing = state.closing.filter(|_| state.queue.is_empty());
+        if !chunks.is_empty() {
+            state.spill.batch = Batch::Preparing;
+            state.spill.batch_since = Some(Instant::now());
+        }
         drop(state);
+        let batch = self.hold(chunks);
+        match closing {
+            Some(deadline) => Gathered::Closing(batch, deadline),
+            None => Gathered::Batch(batch),
+        }
+    }
+
+    /// Makes chunks ready that were taken under `Batch::Preparing`, and lets the spill thread see them.
+    fn hold(&self, mut chunks: Vec<Chunk>) -> Arc<Vec<Chunk>> {
+        if chunks.is_empty() {
+            return Arc::default();
+        }
         self.withhold(&mut chunks);
-        (chunks, closing)
+        let batch = Arc::new(chunks);
+        let mut state = self.core.lock();
+        state.spill.batch = Batch::Held(batch.clone());
+        if state.spill.asked() {
+            self.core.spill.notify_one();
+        }
+        batch
     }
 
     /// Gap records go through the queue like any other, so that their numbers stand in a journal, too. Without room they wait for the next time.
@@ -223,37 +367,76 @@ impl Writer {
         }
     }
 
-    /// Commits until it succeeds; gives up only when the trail is closing and its deadline is over.
-    fn commit(&mut self, chunks: &[Chunk], deadline: Option<Instant>, closed: bool) -> Result<(), TrailError> {
-        let mut pause = PAUSE.0;
-        let mut last_told = None;
+    /// Commits until it succeeds, or until the pending file has the batch; gives up only when the trail is closing and its deadline is over.
+    fn commit(&mut self, chunks: &[Chunk], deadline: Option<Instant>, closed: bool) -> Outcome {
         let slices: Vec<&[u8]> = chunks.iter().map(Chunk::bytes).collect();
+        let last = slices.iter().flat_map(|c| entries(c)).last().map(|e| e.writer_seq());
+        let mut trouble = Trouble::default();
         loop {
-            let result = self.transact(&slices, closed);
+            let result = self.transact(&slices, closed, None);
             self.again = result.is_err() && !self.created_at.is_empty();
-            let Err(e) = result else { return Ok(()) };
-            self.store.rollback();
-            let until = deadline.or(self.core.lock().closing);
-            if until.is_some_and(|d| Instant::now() >= d) {
-                return Err(e);
-            }
+            let Err(e) = result else {
+                self.core.lock().spill.unwanted();
+                return Outcome::Committed;
+            };
+            self.again_to = last;
+            let e = self.trouble(&mut trouble, e);
             let mut state = self.core.lock();
-            state.ledger.health.degraded = Some(e.to_string());
-            drop(state);
-            if last_told.is_none_or(|t: Instant| t.elapsed() > Duration::from_secs(60)) {
-                last_told = Some(Instant::now());
-                self.core.observers.error(AuditError::Store(Arc::new(e)));
+            let until = deadline.or(state.closing);
+            // A short trouble is worth no file; whoever waits for durability, or for room, or closes, waits for it no longer.
+            let urgent = until.is_some() || !state.acks.is_empty() || state.queue.bytes() > state.queue.limit() / 2;
+            if urgent || trouble.since.is_none_or(|t| t.elapsed() > GRACE) {
+                let told = e.to_string();
+                self.core.request_spill(&mut state, || Cause::StoreFailed(told));
             }
-            let state = self.core.lock();
-            let limit = until.map_or(pause, |d| d.saturating_duration_since(Instant::now()).min(pause));
-            // Not `sleeping`: callers need not wake us, only a close does.
-            drop(self.core.work.wait_timeout(state, limit).unwrap_or_else(|e| e.into_inner()));
-            pause = (pause * 2).min(PAUSE.1);
+            state = self.wait_for_retry(state, trouble.pause(), until, last);
+            if last.is_some_and(|l| state.spill.active && state.spill.holds(l)) {
+                return Outcome::Spilled;
+            }
+            if state.closing.is_some() || deadline.is_some() {
+                let until = deadline.or(state.closing);
+                if until.is_some_and(|d| Instant::now() >= d) {
+                    return Outcome::Failed(e);
+                }
+            }
         }
     }
 
-    /// One transaction: head, adopted rows, findings, the entries that are not in yet.
-    fn transact(&mut self, chunks: &[&[u8]], closed: bool) -> Result<(), TrailError> {
+    /// The pause after a failure: over when the time is, the trail closes, or the spill thread has the batch.
+    fn wait_for_retry<'c>(
+        &'c self,
+        mut state: crate::sync::MutexGuard<'c, State>,
+        pause: Duration,
+        until: Option<Instant>,
+        last: Option<u64>,
+    ) -> crate::sync::MutexGuard<'c, State> {
+        let end = Instant::now() + pause;
+        let end = until.map_or(end, |u| u.min(end));
+        let was_closing = state.closing.is_some();
+        loop {
+            let taken = last.is_some_and(|l| state.spill.active && state.spill.holds(l));
+            let left = end.checked_duration_since(Instant::now()).filter(|d| !d.is_zero());
+            let Some(left) = left.filter(|_| !taken && (was_closing || state.closing.is_none())) else { return state };
+            // Not `sleeping`: callers need not wake us.
+            state = self.core.work.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
+        }
+    }
+
+    /// After a failed transaction: it is dropped, and told of.
+    fn trouble(&mut self, trouble: &mut Trouble, e: TrailError) -> Arc<TrailError> {
+        self.store.rollback();
+        let e = Arc::new(e);
+        trouble.since.get_or_insert_with(Instant::now);
+        self.core.lock().ledger.health.degraded = Some(e.to_string());
+        if trouble.told.is_none_or(|t: Instant| t.elapsed() > Duration::from_secs(60)) {
+            trouble.told = Some(Instant::now());
+            self.core.observers.error(AuditError::Store(e.clone()));
+        }
+        e
+    }
+
+    /// One transaction: head, adopted rows, findings, the entries that are not in yet, and `recovered`, the context of an `audit_recovered` record.
+    fn transact(&mut self, chunks: &[&[u8]], closed: bool, recovered: Option<&str>) -> Result<(), TrailError> {
         self.sealed.clear();
         let mut head = self.store.begin()?;
         let now = match self.again {
@@ -287,13 +470,16 @@ impl Writer {
                 seen_first.get_or_insert(entry.writer_seq());
                 if entry.writer_seq() > done {
                     let stack = entry.addresses().and_then(|a| names.text(a));
-                    let about = (&*identity, writer.as_str(), stack.as_deref());
+                    let about = (&*identity, writer.as_str(), stack.as_deref().or(entry.named_stack()));
                     seal_entry(insert, canonical, sealed, &mut head, &entry, &created_at, about)?;
                     writer_last = entry.writer_seq();
                 }
             }
             Ok(())
         })?;
+        if let Some(context) = recovered {
+            self.log_record(&mut head, &mut log_writer, &created_at, "audit_recovered", Level::Security, context)?;
+        }
         let closed = if closed { Closed::Yes } else { Closed::No };
         self.store.commit(&Ends { writer_last, log_writer_last: log_writer.last, closed })?;
         if let Some(first) = seen_first.filter(|f| *f <= done) {
@@ -333,102 +519,10 @@ impl Writer {
         seal(&mut |f, sum| self.store.insert(f, sum), &mut self.canonical, &mut Vec::new(), head, fields)
     }
 
-    fn release(&self, chunks: Vec<Chunk>) {
+    /// The batch is committed, spilled or abandoned: its space is given back.
+    fn release(&self, batch: Arc<Vec<Chunk>>) {
         let mut state = self.core.lock();
-        for chunk in chunks {
-            state.queue.release(chunk);
-        }
-        self.core.wake_keeper(&mut state);
-        self.core.made_space(&state);
-    }
-
-    /// The last batch, `audit_close`, and the end of the store.
-    fn finish(mut self, mut chunks: Vec<Chunk>, deadline: Instant) {
-        let core = self.core.clone();
-        let mut error = None;
-        loop {
-            // What the queue still held behind the batch.
-            let mut state = core.lock();
-            while let Some(c) = state.queue.take() {
-                chunks.push(c);
-            }
-            drop(state);
-            self.withhold(&mut chunks);
-            if let Err(e) = self.commit(&chunks, Some(deadline), false) {
-                error = Some(AuditError::Store(Arc::new(e)));
-                break;
-            }
-            self.acknowledge(&chunks);
-            self.release(std::mem::take(&mut chunks));
-            if core.lock().queue.is_empty() {
-                break;
-            }
-        }
-        if error.is_none() {
-            let mut own = Vec::new();
-            let now = core.config.clock.now();
-            let mut state = core.lock();
-            self.gap_records(&core, &mut state, now, &mut own);
-            let h = state.ledger.health.clone();
-            let filtered = core.health_filtered();
-            let event = AuditEvent::info("audit_close")
-                .component("argus")
-                .with("submitted", h.submitted)
-                .with("committed", h.committed);
-            let event = event.with("rejected", h.rejected).with("lost", h.lost).with("filtered", filtered);
-            let made = own_entry(&core, &mut state, &event, now, &mut own);
-            drop(state);
-            let own = vec![Chunk::Own(own)];
-            match made.map_err(Some).and_then(|()| {
-                self.commit(&own, Some(deadline), true).map_err(|e| Some(AuditError::Store(Arc::new(e))))
-            }) {
-                Ok(()) => self.acknowledge(&own),
-                Err(e) => error = e,
-            }
-        }
-        if let Err(e) = self.store.close() {
-            error.get_or_insert(AuditError::Store(Arc::new(e)));
-        }
-        self.abandon(&chunks, error.as_ref());
-        if error.is_none() {
-            // All that the journal held is committed. With an error the files stay, for the next open to recover.
-            let mut state = core.lock();
-            while state.keeper_busy
-                && let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|d| !d.is_zero())
-            {
-                state = core.progress.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
-            }
-            let paths = match &state.queue {
-                Queue::Journal(q) => q.paths(),
-                Queue::Memory(_) => Vec::new(),
-            };
-            drop(state);
-            paths.iter().for_each(|p| drop(std::fs::remove_file(p)));
-            self.lock.take().into_iter().for_each(WriterLock::remove);
-        }
-        // Before anybody is told that it is closed.
-        drop(self.lock.take());
-        let mut state = core.lock();
-        state.closed = true;
-        state.report.committed = state.ledger.health.committed;
-        state.report.error = error;
-        state.lost_from = (state.done_seq < state.last_seq).then_some(state.done_seq + 1);
-        state.done_seq = state.last_seq;
-        drop(state);
-        core.progress.notify_all();
-        core.space.notify_all();
-        core.observers.close();
-    }
-}
-
-/// Whether the queue has room for a few short records of Argus itself.
-fn room_for_own(state: &mut State) -> bool {
-    match state.queue.room(4096) {
-        Room::Ok => true,
-        Room::Chunk(n) => {
-            state.queue.supply(Vec::with_capacity(n));
-            true
-        }
-        Room::Full | Room::Segment => false,
+        (state.spill.batch, state.spill.batch_since) = (Batch::None, None);
+        self.core.release(&mut state, batch);
     }
 }

@@ -5,16 +5,19 @@
 
 mod common;
 
+use std::future::Future;
+use std::path::Path;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use argus_core::{
     AuditConfig, AuditError, AuditEvent, AuditLogger, AuditReader, AuditSink, AuditSinkExt, Carrier, ErrorKind,
-    LossReason,
+    LossReason, MemoryTrail, Pending, RecordId,
 };
 use common::{Dir, assert_ok, close, open, records};
 
 /// What the child does; its result becomes the exit code.
-fn child(logger: &argus_core::AuditLogger, path: &std::path::Path) -> Result<(), String> {
+fn child(logger: &AuditLogger, path: &Path, pending: (&Pending, Pending, &Pending)) -> Result<(), String> {
     let forked = |what: &str, e: Option<AuditError>| match e {
         Some(AuditError::Forked) => Ok(()),
         other => Err(format!("{what}: {other:?}")),
@@ -22,6 +25,15 @@ fn child(logger: &argus_core::AuditLogger, path: &std::path::Path) -> Result<(),
     forked("log", logger.log(AuditEvent::info("from_the_child")).err())?;
     forked("durable", logger.log_durable(AuditEvent::info("from_the_child")).err())?;
     forked("relay", logger.submit(&AuditEvent::info("from_the_child"), &Carrier::relay(Duration::from_secs(1))).err())?;
+    let (known, unknown, of_a_sink) = pending;
+    forked("wait", unknown.wait(Duration::MAX).err())?;
+    forked("wait of another sink's", of_a_sink.wait(Duration::MAX).err())?;
+    let mut unknown = std::pin::pin!(unknown);
+    match unknown.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => forked("await", outcome.err())?,
+        Poll::Pending => return Err("await: pending for ever".into()),
+    }
+    known.wait(Duration::MAX).map_err(|e| format!("known at the fork: {e}"))?;
     forked("flush", logger.flush(Duration::from_secs(60)).err())?;
     logger.report_loss(LossReason::Closed, 1);
     if !logger.health().closed {
@@ -63,12 +75,22 @@ fn the_child_gets_a_named_error_and_disturbs_nothing() {
             n
         }
     });
+    let known = logger.log_pending(AuditEvent::info("known")).unwrap();
+    known.wait(Duration::MAX).unwrap();
+    let (of_a_sink, completer) = Pending::channel(RecordId::from_bytes([7; 16]));
+    // A store that fails: what becomes of its records is unknown at each fork.
+    let stuck = MemoryTrail::new();
+    let waits = AuditLogger::open_in_memory(AuditConfig::default(), &stuck).unwrap();
+    stuck.fail(u32::MAX);
     for _ in 0..5 {
+        let unknown = waits.log_pending(AuditEvent::info("unknown")).unwrap();
         #[allow(unsafe_code)]
         // SAFETY: the child calls only what a child of a threaded process may rely on here: glibc makes its allocator usable in the child. It ends with `_exit`.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
-            let code = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| child(&logger, &path))) {
+            let code = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                child(&logger, &path, (&known, unknown, &of_a_sink))
+            })) {
                 Ok(Ok(())) => 0,
                 Ok(Err(e)) => {
                     eprintln!("child: {e}");
@@ -88,6 +110,10 @@ fn the_child_gets_a_named_error_and_disturbs_nothing() {
         let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
         assert_eq!((waited, status), (pid, 0));
     }
+    drop(completer);
+    assert_eq!(of_a_sink.wait(Duration::MAX), Err(AuditError::Lost));
+    stuck.fail(0);
+    close(&waits);
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     let n = busy.join().unwrap();
     logger.log_durable(AuditEvent::info("after")).unwrap();

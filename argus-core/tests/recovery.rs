@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use argus_core::{AuditConfig, AuditError, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, QueueKind};
+use argus_core::{
+    AuditConfig, AuditError, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, ErrorKind, Faults, QueueKind,
+};
 use common::{Dir, WAIT, assert_ok, close, open, records};
 
 /// Bytes before the first entry of a segment: `docs/record-format.md`, section 8.
@@ -16,7 +18,10 @@ const HEADER: usize = 8192;
 
 /// Logs `n` records that cannot be committed, since the trail is moved away, and closes. `None` where there is no journal.
 fn strand(path: &Path, n: u64) -> Option<Vec<PathBuf>> {
-    let logger = open(path);
+    // Nor can they go to a pending file.
+    let faults = Faults::new();
+    faults.spill(ErrorKind::DiskFull);
+    let logger = AuditLogger::open(AuditConfig::new(path).service("tests", "1").faults(&faults)).unwrap();
     if logger.health().queue == QueueKind::Memory {
         println!("SKIPPED: no journal on this file system");
         return None;

@@ -20,6 +20,7 @@ struct Inner {
     failed: AtomicU64,
     reason: Mutex<Option<String>>,
     /// What a client saw that the exporter's error does not tell.
+    #[cfg(feature = "sdk")]
     note: Mutex<Option<String>>,
 }
 
@@ -55,7 +56,7 @@ impl SpanAccount {
         if spans == 0 {
             return;
         }
-        let reason = crate::spans::cut(reason(), REASON);
+        let reason = crate::members::cut(reason().into(), REASON);
         *self.0.reason.lock().unwrap_or_else(|e| e.into_inner()) = Some(reason);
         self.0.failed.fetch_add(spans, Ordering::Release);
     }

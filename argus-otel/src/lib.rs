@@ -30,6 +30,7 @@
 //! # Layout
 //! - `wrapper`: [`OtelAuditWrapper`], the decorator, and the caller's side of it
 //! - `spans`: the observer that makes the spans, on Argus's thread
+//! - `members`: context members as attributes
 //! - `account`: [`SpanAccount`], how many spans failed and why; `sdk` (feature `sdk`): exporters, processors and a sampler that keep it
 //! - [`names`]: every name of a span, attribute or metric
 //! - `metrics`: [`AuditMetrics`]; `live` counts what a sink commits, `follow` what a trail holds, `instruments` shows it
@@ -43,6 +44,7 @@
 mod account;
 mod config;
 mod context;
+mod members;
 mod metrics;
 pub mod names;
 #[cfg(feature = "otlp")]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -28,8 +28,39 @@ fn is_audit(span: &SpanData) -> bool {
 pub struct CountedExporter<E> {
     exporter: E,
     account: SpanAccount,
-    /// Of a batch processor: spans on their way.
-    waiting: Arc<AtomicUsize>,
+    waiting: Arc<Waiting>,
+}
+
+/// Spans on their way through a batch processor.
+#[derive(Debug, Default)]
+struct Waiting {
+    all: AtomicUsize,
+    audit: AtomicU64,
+    /// They were counted as failed at shutdown: what the exporter does later does not count.
+    given_up: AtomicBool,
+}
+
+impl Waiting {
+    fn enter(&self, audit: u64, most: usize) -> bool {
+        let more = |n: usize| (n < most).then_some(n + 1);
+        let room = self.all.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok();
+        if room {
+            self.audit.fetch_add(audit, Ordering::AcqRel);
+        }
+        room
+    }
+
+    /// Whether the batch still counts.
+    fn leave(&self, all: usize, audit: u64) -> bool {
+        let _ = self.all.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| Some(n.saturating_sub(all)));
+        let _ = self.audit.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| Some(n.saturating_sub(audit)));
+        !self.given_up.load(Ordering::Acquire)
+    }
+
+    fn give_up(&self) -> u64 {
+        self.given_up.store(true, Ordering::Release);
+        self.audit.swap(0, Ordering::AcqRel)
+    }
 }
 
 impl<E: fmt::Debug> fmt::Debug for CountedExporter<E> {
@@ -61,12 +92,13 @@ impl<E: SpanExporter> SpanExporter for CountedExporter<E> {
             }
             Err(_) => Err(panicked()),
         };
-        match &result {
-            Ok(()) => self.account.delivered(audit),
-            Err(e) => self.account.fail(audit, || self.account.take_note().unwrap_or_else(|| e.to_string())),
+        // Left only now: of what is waiting, the batch in hand is a part.
+        if self.waiting.leave(all, audit) {
+            match &result {
+                Ok(()) => self.account.delivered(audit),
+                Err(e) => self.account.fail(audit, || self.account.take_note().unwrap_or_else(|| e.to_string())),
+            }
         }
-        // Only now: of what is waiting, the batch in hand is a part.
-        let _ = self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| Some(n.saturating_sub(all)));
         result
     }
 
@@ -88,7 +120,7 @@ impl<E: SpanExporter> SpanExporter for CountedExporter<E> {
 pub struct CountedBatch {
     inner: BatchSpanProcessor,
     account: SpanAccount,
-    waiting: Arc<AtomicUsize>,
+    waiting: Arc<Waiting>,
     most: usize,
     down: AtomicBool,
 }
@@ -120,8 +152,7 @@ impl SpanProcessor for CountedBatch {
             self.account.fail(audit, || "the span processor is shut down".into());
             return;
         }
-        let more = |n: usize| (n < self.most).then_some(n + 1);
-        if self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
+        if !self.waiting.enter(audit, self.most) {
             let why = || format!("{} spans wait for the exporter, and no more may", self.most);
             self.account.fail(audit, why);
             return;
@@ -137,8 +168,7 @@ impl SpanProcessor for CountedBatch {
         self.down.store(true, Ordering::Release);
         let result = self.inner.shutdown_with_timeout(timeout);
         if let Err(e) = &result {
-            let left = self.waiting.swap(0, Ordering::AcqRel) as u64;
-            self.account.fail(left, || format!("the exporter had not taken them at shutdown: {e}"));
+            self.account.fail(self.waiting.give_up(), || format!("the exporter had not taken them at shutdown: {e}"));
         }
         result
     }

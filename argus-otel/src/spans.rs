@@ -10,11 +10,11 @@ use argus_core::{AuditError, Carrier, CommitObserver, Level, Receipt, Record, Tr
 use opentelemetry::trace::{
     Link, Span, SpanBuilder, SpanContext, SpanId, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer,
 };
-use opentelemetry::{Context, KeyValue, Value};
+use opentelemetry::{Context, KeyValue};
 
 use crate::account::SpanAccount;
 use crate::config::OtelWrapperConfig;
-use crate::names;
+use crate::{members, names};
 
 /// What a wrapper and its observer count together. `told` catches up with `sent` once every record has its span.
 #[derive(Debug, Default)]
@@ -126,14 +126,18 @@ fn caller(carrier: &Carrier<'_>) -> Option<SpanContext> {
         SpanId::from_bytes(t.span_id),
         TraceFlags::new(t.flags),
         t.remote,
-        TraceState::from_str(t.trace_state).unwrap_or_default(),
+        if t.trace_state.is_empty() {
+            TraceState::NONE
+        } else {
+            TraceState::from_str(t.trace_state).unwrap_or_default()
+        },
     );
     Some(context).filter(SpanContext::is_valid)
 }
 
 fn span_name(record: &Record) -> String {
     let prefix = if record.level == Level::Security { names::SPAN_SECURITY_PREFIX } else { names::SPAN_PREFIX };
-    format!("{prefix}{}", record.event)
+    [prefix, record.event.as_str()].concat()
 }
 
 /// Ours first: the SDK drops what is beyond its limit of attributes from the end.
@@ -153,35 +157,8 @@ fn attributes(config: &OtelWrapperConfig, record: &Record, receipt: Option<&Rece
         out.push(KeyValue::new(names::CHECKSUM, sum.to_string()));
     }
     out.extend_from_slice(&config.base_attributes);
-    if let (true, serde_json::Value::Object(members)) = (config.include_event_context, record.context.to_value()) {
-        let value = |v| context_value(v, config.max_context_size);
-        out.extend(members.into_iter().map(|(k, v)| KeyValue::new(format!("{}{k}", names::CONTEXT_PREFIX), value(v))));
+    if config.include_event_context {
+        members::push(&mut out, record.context.as_str(), config.max_context_size);
     }
     out
-}
-
-/// A context member as an attribute: scalars typed, the rest as JSON text, text cut.
-fn context_value(value: serde_json::Value, most: usize) -> Value {
-    match value {
-        serde_json::Value::Bool(b) => b.into(),
-        serde_json::Value::Number(n) => match (n.as_i64(), n.as_f64()) {
-            (Some(i), _) => i.into(),
-            // An unsigned number beyond an i64 keeps its digits as text.
-            (None, _) if n.is_u64() => n.to_string().into(),
-            (None, Some(f)) => f.into(),
-            (None, None) => n.to_string().into(),
-        },
-        serde_json::Value::String(s) => cut(s, most).into(),
-        other => cut(other.to_string(), most).into(),
-    }
-}
-
-/// Cuts at a character's border and says so.
-pub(crate) fn cut(mut text: String, most: usize) -> String {
-    if text.len() > most {
-        let end = (0..=most).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
-        text.truncate(end);
-        text.push('…');
-    }
-    text
 }

@@ -70,6 +70,12 @@ fn a_web_page_with_status_200() {
     let html =
         b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\nConnection: close\r\n\r\n<html></html>";
     must_fail(&answers(html), &["answered 200 OK", "text/html", "no OTLP"]);
+    // These bytes would even be a message.
+    let html = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\nConnection: close\r\n\r\n\n\0";
+    must_fail(&answers(html), &["text/html"]);
+    // What some servers say to protobuf is no reason to send it again.
+    let json = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+    assert_eq!(fares(&pipeline(&answers(json))), (1, 0, String::new()));
 }
 
 #[test]

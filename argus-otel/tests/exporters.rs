@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -33,13 +33,12 @@ enum How {
 struct Exporter {
     how: How,
     gate: Arc<(Mutex<bool>, Condvar)>,
-    entered: Arc<AtomicBool>,
     taken: Arc<AtomicUsize>,
 }
 
 impl Exporter {
     fn new(how: How) -> Self {
-        Self { how, gate: Arc::default(), entered: Arc::default(), taken: Arc::default() }
+        Self { how, gate: Arc::default(), taken: Arc::default() }
     }
 
     fn open(&self) {
@@ -50,7 +49,6 @@ impl Exporter {
 
 impl SpanExporter for Exporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        self.entered.store(true, Ordering::Release);
         match self.how {
             How::Works => {}
             How::Refuses => return Err(OTelSdkError::InternalFailure("503 from the collector".into())),
@@ -115,6 +113,31 @@ fn every_record_is_committed_and_every_span_accounted_for() {
             How::Panics => assert!(account.exported() == 0 && !reason.is_empty()),
         }
     }
+}
+
+#[test]
+fn what_an_exporter_holds_at_shutdown_has_failed_whatever_it_does_later() {
+    let t = trail();
+    let (exporter, account) = (Exporter::new(How::Hangs), SpanAccount::default());
+    let processor = counted_batch(exporter.clone(), &account, QUEUE);
+    let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
+    let config = OtelWrapperConfig::default().account(&account);
+    let audit = OtelAuditWrapper::new(t.logger.clone(), provider.tracer("t"), config);
+    // The service's own spans take room, and are not counted.
+    (0..QUEUE / 2).for_each(|_| provider.tracer("service").in_span("request", |_| ()));
+    load(&audit);
+    audit.close(SOON);
+    let began = Instant::now();
+    provider.shutdown_with_timeout(Duration::from_millis(200)).unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert_eq!((account.exported(), account.failed()), (0, RECORDS));
+    assert!(account.last_error().unwrap().contains("at shutdown"), "{account:?}");
+    exporter.open();
+    let until = Instant::now() + SOON;
+    while exporter.taken.load(Ordering::Acquire) < QUEUE && Instant::now() < until {
+        std::thread::yield_now();
+    }
+    assert_eq!((account.exported(), account.failed()), (0, RECORDS));
 }
 
 #[test]

@@ -98,6 +98,23 @@ fn a_current_thread_runtime_neither_panics_nor_hangs() {
 }
 
 #[test]
+fn it_ends_inside_a_task_and_after_its_runtime() {
+    let receiver = OtlpReceiver::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (inside, kept) = (pipeline(&receiver, &[]), pipeline(&receiver, &[]));
+    let task = runtime.spawn(async move {
+        inside.probe(SOON).unwrap();
+        log_one(&inside);
+        drop(inside);
+    });
+    runtime.block_on(task).unwrap();
+    log_one(&kept);
+    drop(runtime);
+    kept.shutdown(SOON).unwrap();
+    assert_eq!(receiver.spans().len(), 2);
+}
+
+#[test]
 fn a_refusing_collector_harms_no_record() {
     let receiver = OtlpReceiver::start();
     receiver.set_status(400);

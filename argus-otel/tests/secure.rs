@@ -95,8 +95,11 @@ fn https(pki: &Pki, host: &str, client: bool) -> u16 {
     port
 }
 
+/// Names of spans and the token they came with.
+type Received = Vec<(String, Option<String>)>;
+
 #[derive(Clone, Default)]
-struct Traces(Arc<Mutex<Vec<(String, Option<String>)>>>);
+struct Traces(Arc<Mutex<Received>>);
 
 #[tonic::async_trait]
 impl TraceService for Traces {
@@ -263,12 +266,15 @@ fn grpc_that_is_none_or_refuses_is_counted() {
     let token = ("OTEL_EXPORTER_OTLP_HEADERS", "x-token=bad".to_owned());
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let plain = argus_testkit::OtlpReceiver::start();
+    let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
     for vars in [
         vec![(ENDPOINT, format!("http://127.0.0.1:{port}")), protocol.clone(), token],
         vec![(ENDPOINT, format!("http://127.0.0.1:{closed}")), protocol.clone()],
-        // HTTP/1 where gRPC is spoken.
-        vec![(ENDPOINT, plain.endpoint()), protocol],
+        // Nobody ever answers.
+        vec![(ENDPOINT, format!("http://{}", hangs.local_addr().unwrap())), protocol.clone()],
         // gRPC where HTTP/1 is spoken.
+        vec![(ENDPOINT, plain.endpoint()), protocol],
+        // HTTP/1 where gRPC is spoken.
         vec![(ENDPOINT, format!("http://127.0.0.1:{port}"))],
     ] {
         let pipeline = from(&vars).unwrap();

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use tracing_core::Metadata;
 
 use crate::keys;
+use crate::self_test;
 
 /// What a callsite can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub(crate) enum Kind {
     Audit,
     /// A record of the `log` crate: its own target is a field of the event.
     LogBridge,
+    /// An event of the self-test, never a record.
+    Probe,
 }
 
 const SLOTS: usize = 256;
@@ -42,6 +45,9 @@ pub(crate) fn kind(metadata: &'static Metadata<'static>) -> Kind {
 }
 
 fn decide(metadata: &Metadata<'_>) -> Kind {
+    if metadata.name() == self_test::NAME && metadata.fields().field(self_test::FIELD).is_some() {
+        return Kind::Probe;
+    }
     if metadata.fields().iter().any(|f| f.name() == keys::AUDIT || f.name().starts_with(keys::PREFIX)) {
         return Kind::Audit;
     }

@@ -31,3 +31,31 @@ pub const OUTCOME: &str = "audit.outcome";
 pub(crate) fn is_text(name: &str) -> bool {
     matches!(name, LEVEL | EVENT | COMPONENT | FILE_PATH | USER_AGENT | ACTOR | ACTOR_TYPE | ACTION | OUTCOME)
 }
+
+/// The reserved fields that the macros take; level and name are theirs.
+const IN_MACROS: [&str; 10] =
+    [AUDIT, COMPONENT, FILE_PATH, OLD_VALUE, NEW_VALUE, USER_AGENT, ACTOR, ACTOR_TYPE, ACTION, OUTCOME];
+
+/// Refuses a key that begins as the reserved ones do and is none, while a macro is compiled.
+#[doc(hidden)]
+pub const fn check(key: &str) {
+    if starts_with(key.as_bytes(), PREFIX.as_bytes()) {
+        let (mut known, mut i) = (false, 0);
+        while i < IN_MACROS.len() {
+            known = known || IN_MACROS[i].len() == key.len() && starts_with(key.as_bytes(), IN_MACROS[i].as_bytes());
+            i += 1;
+        }
+        assert!(known, "this key is no reserved audit field here; see the module `keys`");
+    }
+}
+
+const fn starts_with(text: &[u8], start: &[u8]) -> bool {
+    let mut i = 0;
+    while i < start.len() {
+        if i >= text.len() || text[i] != start[i] {
+            return false;
+        }
+        i += 1;
+    }
+    true
+}

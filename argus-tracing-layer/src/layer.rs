@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use argus_core::{ActorType, AuditEvent, AuditSink, Carrier, Level, LossReason, Outcome, Value};
@@ -12,11 +13,14 @@ use tracing_core::dispatcher::WeakDispatch;
 use tracing_core::span::{Attributes, Id, Record};
 use tracing_core::subscriber::Interest;
 use tracing_core::{Dispatch, Event, LevelFilter, Metadata, Subscriber, dispatcher};
+use tracing_subscriber::filter::Filtered;
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
 use crate::callsite::{self, Kind};
+use crate::filter::{self, AuditFilter};
 use crate::keys;
+use crate::self_test;
 use crate::trace;
 use crate::visitor::{Fields, Slot};
 
@@ -32,6 +36,8 @@ pub struct AuditLayer<A> {
     max_wait: Duration,
     ask_current: bool,
     dispatch: OnceLock<WeakDispatch>,
+    /// No layer of the stack has a filter of its own, as far as is known.
+    unfiltered: AtomicBool,
 }
 
 impl<A> fmt::Debug for AuditLayer<A> {
@@ -81,7 +87,14 @@ impl Drop for Nested {
 impl<A: AuditSink> AuditLayer<A> {
     /// A layer over a logger, a wrapper, or an `Arc<dyn AuditSink>`.
     pub fn new(sink: A) -> Self {
-        Self { sink, span_fields: Vec::new(), max_wait: MAX_WAIT, ask_current: false, dispatch: OnceLock::new() }
+        Self {
+            sink,
+            span_fields: Vec::new(),
+            max_wait: MAX_WAIT,
+            ask_current: false,
+            dispatch: OnceLock::new(),
+            unfiltered: AtomicBool::new(false),
+        }
     }
 
     /// Lets events inherit these span fields, too; those that begin with `audit.` always are.
@@ -111,6 +124,24 @@ impl<A: AuditSink> AuditLayer<A> {
         self
     }
 
+    /// The cheap form: the layer behind a per-layer filter that lets callsites rest which neither it nor another layer wants. Plain, the layer keeps every callsite of the
+    /// process alive. No event is lost by it: its filter never refuses at the moment of an event, so there is no refusal that another event could find (tracing issues
+    /// 2519 and 3364).
+    ///
+    /// # Caveats
+    /// - Set everything else first (`with_span_fields` above all): the filter knows of spans only what the layer knew here.
+    /// - A subscriber has room for 64 per-layer filters; `tracing-subscriber` panics at the next. A filtered layer cannot be put in by `reload` (its own limit).
+    /// - It does not make a stack cheaper in which another layer has no filter: each event is for that one, and filters are asked at each.
+    /// - As beside any filter of a single layer, an `EnvFilter`'s span directive (`[span]=level`) must be as verbose as its span: asked anew, it says no to a quieter one.
+    /// - Spans without a field that is inherited are not kept alive for the layer. What no layer wants does not exist, as without the layer.
+    pub fn filtered<S>(self) -> Filtered<Self, AuditFilter, S>
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        let filter = AuditFilter::new(self.span_fields.clone());
+        self.with_filter(filter)
+    }
+
     /// The sink inside.
     pub fn sink(&self) -> &A {
         &self.sink
@@ -126,7 +157,7 @@ impl<A: AuditSink> AuditLayer<A> {
     }
 
     fn inherits(&self, name: &str) -> bool {
-        name.starts_with(keys::PREFIX) || self.span_fields.iter().any(|f| f == name)
+        filter::inherits(&self.span_fields, name)
     }
 
     fn record<S>(&self, event: &Event<'_>, kind: Kind, ctx: &Context<'_, S>)
@@ -145,7 +176,8 @@ impl<A: AuditSink> AuditLayer<A> {
         if marked && !vetoed {
             self.gather_spans(event, ctx, &mut scratch.spans);
             let name = metadata.name();
-            let explicit = (!name.starts_with("event ") && name != "log record").then_some(name);
+            // The bridge names its own callsites.
+            let explicit = (!name.starts_with("event ") && kind != Kind::LogBridge).then_some(name);
             let level = match *metadata.level() {
                 tracing_core::Level::ERROR => Level::Critical,
                 tracing_core::Level::WARN => Level::Warn,
@@ -265,12 +297,13 @@ where
     fn on_register_dispatch(&self, dispatch: &Dispatch) {
         // Weak: a strong one would be a cycle. Only the first counts.
         let _ = self.dispatch.set(dispatch.downgrade());
+        self.unfiltered.store(!filter::has_layer_filters(dispatch), Ordering::Relaxed);
     }
 
-    /// Not `never`: it would switch the callsite off for every layer. Not `always`: after a question such as `enabled!`, a filter of another layer would then swallow
-    /// that layer's next event (tracing issue 2519); `sometimes` has every filter asked anew.
+    /// Not `never`: it would switch the callsite off for every layer. Beside filters of single layers not `always`: after a question such as `enabled!`, such a filter
+    /// would then swallow its layer's next event (tracing issue 2519); `sometimes` has every filter asked anew. Without them `always` leaves the answer to the others.
     fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
-        Interest::sometimes()
+        if self.unfiltered.load(Ordering::Relaxed) { Interest::always() } else { Interest::sometimes() }
     }
 
     /// No hint: one would cap unfiltered layers.
@@ -280,6 +313,9 @@ where
 
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
         if attributes.metadata().fields().iter().any(|f| self.inherits(f.name())) {
+            if callsite::kind(attributes.metadata()) == Kind::Probe {
+                return self_test::heard_span();
+            }
             // A panicking `Debug` costs the inherited values, not the span.
             let _ = catch_unwind(AssertUnwindSafe(|| {
                 let mut fields = Fields::default();
@@ -305,7 +341,19 @@ where
 
     fn on_event(&self, event: &Event<'_>, ctx: Context<'_, S>) {
         let kind = callsite::kind(event.metadata());
-        if kind == Kind::Foreign || trace::suppressed() {
+        if kind == Kind::Foreign {
+            return;
+        }
+        let suppressed = trace::suppressed();
+        if kind == Kind::Probe {
+            let look = trace::Look { dispatch: || self.dispatch(), current: self.ask_current };
+            trace::with_trace(event, &ctx, look, |trace| {
+                let open = self.sink.enabled(Level::Security) && !self.sink.health().closed;
+                self_test::heard(&trace, suppressed, open);
+            });
+            return;
+        }
+        if suppressed {
             return;
         }
         let Some(_nested) = Nested::enter() else {

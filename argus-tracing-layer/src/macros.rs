@@ -7,10 +7,28 @@
 /// argus_tracing_layer::audit_info!("cache_flushed", entries = 12, "flushed by hand");
 /// ```
 ///
-/// A reserved field that does not exist is refused:
+/// A reserved field that does not exist is refused, in every form of a field; so are `audit.event` and `audit.level`, which the macro sets:
 ///
 /// ```compile_fail
 /// argus_tracing_layer::audit_info!("cache_flushed", audit.actr = "jane");
+/// ```
+/// ```compile_fail
+/// # let who = "jane";
+/// argus_tracing_layer::audit_info!("cache_flushed", entries = 12, audit.actor.id = %who, "a message");
+/// ```
+/// ```compile_fail
+/// # struct Audit { actr: u8 } let audit = Audit { actr: 1 };
+/// argus_tracing_layer::audit_info!("cache_flushed", ?audit.actr);
+/// ```
+/// ```compile_fail,E0080
+/// argus_tracing_layer::audit_info!("cache_flushed", "audit.actr" = "jane");
+/// ```
+/// ```compile_fail,E0080
+/// const ACTOR: &str = "audit.actr";
+/// argus_tracing_layer::audit_info!("cache_flushed", { ACTOR } = "jane");
+/// ```
+/// ```compile_fail
+/// argus_tracing_layer::audit_info!("cache_flushed", audit.level = "SECURITY");
 /// ```
 #[macro_export]
 macro_rules! audit_info {
@@ -21,6 +39,10 @@ macro_rules! audit_info {
 }
 
 /// An audit event of level WARN (tracing level WARN). See [`audit_info!`].
+///
+/// ```compile_fail
+/// argus_tracing_layer::audit_warn!("e", audit.file = "/etc/shop.yaml");
+/// ```
 #[macro_export]
 macro_rules! audit_warn {
     ($event:expr $(, $($fields:tt)*)?) => {{
@@ -30,6 +52,10 @@ macro_rules! audit_warn {
 }
 
 /// An audit event of level CRITICAL (tracing level ERROR). See [`audit_info!`].
+///
+/// ```compile_fail
+/// argus_tracing_layer::audit_critical!("e", audit.new = 1);
+/// ```
 #[macro_export]
 macro_rules! audit_critical {
     ($event:expr $(, $($fields:tt)*)?) => {{
@@ -39,6 +65,10 @@ macro_rules! audit_critical {
 }
 
 /// An audit event of level SECURITY (tracing level ERROR). See [`audit_info!`].
+///
+/// ```compile_fail
+/// argus_tracing_layer::audit_security!("e", audit.outcom = "failure");
+/// ```
 #[macro_export]
 macro_rules! audit_security {
     ($event:expr $(, $($fields:tt)*)?) => {{
@@ -71,12 +101,12 @@ macro_rules! __reserved {
 macro_rules! __fields {
     () => {};
     ($message:literal $(, $args:expr)* $(,)?) => {};
-    ($key:literal = ? $value:expr $(, $($rest:tt)*)?) => { $crate::__fields!($($($rest)*)?); };
-    ($key:literal = % $value:expr $(, $($rest:tt)*)?) => { $crate::__fields!($($($rest)*)?); };
-    ($key:literal = $value:expr $(, $($rest:tt)*)?) => { $crate::__fields!($($($rest)*)?); };
-    ({ $key:expr } = ? $value:expr $(, $($rest:tt)*)?) => { $crate::__fields!($($($rest)*)?); };
-    ({ $key:expr } = % $value:expr $(, $($rest:tt)*)?) => { $crate::__fields!($($($rest)*)?); };
-    ({ $key:expr } = $value:expr $(, $($rest:tt)*)?) => { $crate::__fields!($($($rest)*)?); };
+    ($key:literal = ? $value:expr $(, $($rest:tt)*)?) => { const _: () = $crate::__check_key($key); $crate::__fields!($($($rest)*)?); };
+    ($key:literal = % $value:expr $(, $($rest:tt)*)?) => { const _: () = $crate::__check_key($key); $crate::__fields!($($($rest)*)?); };
+    ($key:literal = $value:expr $(, $($rest:tt)*)?) => { const _: () = $crate::__check_key($key); $crate::__fields!($($($rest)*)?); };
+    ({ $key:expr } = ? $value:expr $(, $($rest:tt)*)?) => { const _: () = $crate::__check_key($key); $crate::__fields!($($($rest)*)?); };
+    ({ $key:expr } = % $value:expr $(, $($rest:tt)*)?) => { const _: () = $crate::__check_key($key); $crate::__fields!($($($rest)*)?); };
+    ({ $key:expr } = $value:expr $(, $($rest:tt)*)?) => { const _: () = $crate::__check_key($key); $crate::__fields!($($($rest)*)?); };
     ($($key:ident).+ = ? $value:expr $(, $($rest:tt)*)?) => { $crate::__reserved!($($key).+); $crate::__fields!($($($rest)*)?); };
     ($($key:ident).+ = % $value:expr $(, $($rest:tt)*)?) => { $crate::__reserved!($($key).+); $crate::__fields!($($($rest)*)?); };
     ($($key:ident).+ = $value:expr $(, $($rest:tt)*)?) => { $crate::__reserved!($($key).+); $crate::__fields!($($($rest)*)?); };

@@ -35,8 +35,14 @@ pub(crate) fn suppressed() -> bool {
     false
 }
 
+/// The trace and span id that OpenTelemetry has for a span of `dispatch`.
+#[cfg(not(feature = "otel"))]
+pub(crate) fn ids_of(_: &tracing_core::span::Id, _: &Dispatch) -> Option<([u8; 16], [u8; 8])> {
+    None
+}
+
 #[cfg(feature = "otel")]
-pub(crate) use otel::{suppressed, with_trace};
+pub(crate) use otel::{ids_of, suppressed, with_trace};
 
 #[cfg(feature = "otel")]
 mod otel {
@@ -72,6 +78,11 @@ mod otel {
         }
         let _asked = Asked;
         get_otel_context(id, &dispatch).map(|cx| cx.span().span_context().clone())
+    }
+
+    pub(crate) fn ids_of(id: &Id, dispatch: &Dispatch) -> Option<([u8; 16], [u8; 8])> {
+        let found = of(id, Some(dispatch.clone()))?;
+        found.is_valid().then(|| (found.trace_id().to_bytes(), found.span_id().to_bytes()))
     }
 
     /// Runs `f` with the event's trace; never `Unset`, so that a wrapper further in does not look for another.

@@ -117,6 +117,22 @@ fn every_form_of_a_field_is_taken() {
     assert_eq!((&line["event"], &line["context"]), (&json!("named"), &expected));
 }
 
+/// The counterpart of what does not compile.
+#[test]
+fn reserved_fields_in_every_form() {
+    const ACTION: &str = argus_tracing_layer::keys::ACTION;
+    struct Audit {
+        outcome: &'static str,
+    }
+    let audit = Audit { outcome: "failure" };
+    let line = record(
+        || audit_info!("e", "audit.actor" = "jane", "audit.component" = %"gate", { ACTION } = "login", %audit.outcome, "audit_x" = 1),
+    );
+    let of = |k: &str| line[k].clone();
+    assert_eq!((of("actor_id"), of("component"), of("action")), (json!("jane"), json!("gate"), json!("login")));
+    assert_eq!((of("outcome"), of("context")), (json!("failure"), json!({"audit_x": 1})));
+}
+
 #[test]
 fn a_message_need_not_be_a_literal() {
     assert_eq!(record(|| audit_warn!("e", concat!("a", "b")))["context"], json!({"message": "ab"}));

@@ -108,7 +108,7 @@ fn a_bridged_log_record_is_judged_by_its_own_target() {
     macro_rules! bridged {
         ($target:expr) => {
             event!(
-                name: "log record",
+                name: "log event",
                 target: "log",
                 Level::WARN,
                 message = "hello",

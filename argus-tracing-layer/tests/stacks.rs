@@ -191,3 +191,45 @@ fn a_subscriber_inside_another_and_a_span_of_the_other() {
     assert_eq!(outer.one("after")["actor_id"], "outer");
     assert_eq!((inner.one("within").get("actor_id"), inner.one("foreign").get("actor_id")), (None, None));
 }
+
+/// Where no layer has a filter of its own the layer leaves the answer to the others, and where one has, it has it asked anew.
+#[test]
+fn interest_depends_on_filters_of_single_layers() {
+    use tracing_subscriber::Registry;
+    let event = an_ordinary_event();
+    let printed = || fmt::layer().with_writer(std::io::sink);
+    macro_rules! of {
+        ($stack:expr) => {
+            tracing::Dispatch::new($stack).register_callsite(event)
+        };
+    }
+    let trail = Trail::new();
+    for _ in 0..2 {
+        assert!(of!(Registry::default().with(trail.layer())).is_always());
+        assert!(of!(Registry::default().with(trail.layer().boxed()).with(printed())).is_always());
+        assert!(of!(Registry::default().with(EnvFilter::new("info")).with(trail.layer())).is_always());
+        assert!(of!(Registry::default().with(trail.layer()).with(EnvFilter::new("off"))).is_never());
+        let filtered = fmt::layer().with_writer(std::io::sink).with_filter(LevelFilter::OFF);
+        assert!(of!(Registry::default().with(trail.layer()).with(filtered)).is_sometimes());
+        let filtered = fmt::layer().with_writer(std::io::sink).with_filter(LevelFilter::INFO);
+        assert!(of!(Registry::default().with(filtered).with(trail.layer())).is_sometimes());
+        // Not told of its dispatch, it cannot know.
+        assert!(of!(Registry::default().with(Some(trail.layer()))).is_sometimes());
+        // The cheap form wants nothing of it.
+        assert!(of!(Registry::default().with(trail.layer().filtered())).is_never());
+    }
+}
+
+/// The metadata of an ordinary event.
+fn an_ordinary_event() -> &'static tracing::Metadata<'static> {
+    use std::sync::Mutex;
+    static SEEN: Mutex<Option<&'static tracing::Metadata<'static>>> = Mutex::new(None);
+    struct Keep;
+    impl<S: tracing::Subscriber> Layer<S> for Keep {
+        fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+            *SEEN.lock().unwrap() = Some(event.metadata());
+        }
+    }
+    with_default(tracing_subscriber::registry().with(Keep), || info!("ordinary"));
+    SEEN.lock().unwrap().unwrap()
+}

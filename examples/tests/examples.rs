@@ -69,6 +69,29 @@ fn layer() {
 }
 
 #[test]
+fn layer_beside_opentelemetry() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = stdout(example("layer_otel").arg(trail(&dir)).output().unwrap());
+    assert!(text.contains("trace ids: NotInUse"), "{text}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = OtlpReceiver::start();
+    let mut command = example("layer_otel");
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint()).env("RUST_LOG", "error");
+    let text = stdout(command.arg(trail(&dir)).output().unwrap());
+    assert!(text.contains("trace ids: Found"), "{text}");
+    let all = records(&trail(&dir));
+    let record = all.iter().find(|r| r.event == "refund_denied").unwrap();
+    assert_eq!((record.actor_id.as_deref(), record.context_value("order")), (Some("jane"), Some(1042.into())));
+    let spans = receiver.wait_for_spans(3, Duration::from_secs(10)).unwrap();
+    let request = spans.iter().find(|s| s.span.name == "POST /refund").unwrap();
+    assert_eq!(record.span_id.unwrap().to_vec(), request.span.span_id);
+    // The self-test's span is the only trace of it: there is no record.
+    assert!(spans.iter().any(|s| s.span.name == "argus.self_test"));
+    assert_eq!(all.len(), 3);
+}
+
+#[test]
 fn otel_without_an_endpoint_says_so_and_audits() {
     let dir = tempfile::tempdir().unwrap();
     let text = stdout(example("otel").arg(trail(&dir)).output().unwrap());

@@ -11,7 +11,7 @@ use crate::level::Level;
 
 const PREFIX: &str = "ARGUS_AUDIT_";
 /// Every variable that begins so; `ARGUS_AUDIT_DB` is read when the place of the trail is looked for (`location`).
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 19] = [
     "ARGUS_AUDIT_DB",
     "ARGUS_AUDIT_ENABLED",
     "ARGUS_AUDIT_OUTPUT_FILE",
@@ -19,6 +19,7 @@ const KNOWN: [&str; 17] = [
     "ARGUS_AUDIT_BUFFER_SIZE",
     "ARGUS_AUDIT_FLUSH_INTERVAL",
     "ARGUS_AUDIT_COMMIT_DELAY",
+    "ARGUS_AUDIT_STATS_INTERVAL",
     "ARGUS_AUDIT_INCLUDE_STACK",
     "ARGUS_AUDIT_JOURNAL",
     "ARGUS_AUDIT_CONTEXT",
@@ -29,6 +30,7 @@ const KNOWN: [&str; 17] = [
     "ARGUS_AUDIT_QUEUE_BYTES",
     "ARGUS_AUDIT_FILE_MODE",
     "ARGUS_AUDIT_GROUP",
+    "ARGUS_AUDIT_SPILL_DIR",
 ];
 
 /// What the environment did that somebody should hear of.
@@ -78,10 +80,14 @@ impl AuditConfig {
         if let Some(path) = read.raw("OUTPUT_FILE") {
             self.output_file = PathBuf::from(path);
         }
+        if let Some(dir) = read.raw("SPILL_DIR") {
+            self.spill_dir = Some(PathBuf::from(dir));
+        }
         read.set::<Level>("MIN_LEVEL", |v| self.min_level = v)?;
         read.set::<Count>("BUFFER_SIZE", |v| self.buffer_size = v.0)?;
         read.set::<Duration>("FLUSH_INTERVAL", |v| self.flush_interval = v)?;
-        read.set::<Duration>("COMMIT_DELAY", |v| self.commit_delay = v)?;
+        read.set::<Duration>("COMMIT_DELAY", |v| self.commit_delay = Some(v))?;
+        read.set::<Duration>("STATS_INTERVAL", |v| self.stats_interval = Some(v).filter(|i| !i.is_zero()))?;
         read.set::<bool>("INCLUDE_STACK", |v| self.include_stack = v)?;
         read.set::<bool>("JOURNAL", |v| self.journal = v)?;
         read.set::<CommittedFrom>("DURABILITY_FROM", |v| self.committed_from = v.0)?;

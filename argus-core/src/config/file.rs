@@ -22,6 +22,7 @@ struct Settings {
     buffer_size: Option<Form<Count>>,
     flush_interval: Option<Form<Duration>>,
     commit_delay: Option<Form<Duration>>,
+    stats_interval: Option<Form<Duration>>,
     include_stack: Option<Form<bool>>,
     journal: Option<Form<bool>>,
     context: Option<serde_json::Map<String, serde_json::Value>>,
@@ -36,6 +37,7 @@ struct Settings {
     queue_bytes: Option<Form<Bytes>>,
     file_mode: Option<Form<Mode>>,
     group: Option<Form<Gid>>,
+    spill_dir: Option<PathBuf>,
 }
 
 #[derive(serde::Deserialize)]
@@ -61,7 +63,10 @@ impl<'de> Deserialize<'de> for AuditConfig {
         set(&mut c.min_level, s.min_level.map(|f| f.0));
         set(&mut c.buffer_size, s.buffer_size.map(|f| f.0.0));
         set(&mut c.flush_interval, s.flush_interval.map(|f| f.0));
-        set(&mut c.commit_delay, s.commit_delay.map(|f| f.0));
+        c.commit_delay = s.commit_delay.map(|f| f.0);
+        if let Some(Form(interval)) = s.stats_interval {
+            c = c.stats_interval(interval);
+        }
         set(&mut c.include_stack, s.include_stack.map(|f| f.0));
         set(&mut c.journal, s.journal.map(|f| f.0));
         set(&mut c.context, s.context.map(|m| m.into_iter().collect()));
@@ -84,6 +89,7 @@ impl<'de> Deserialize<'de> for AuditConfig {
         set(&mut c.queue_bytes, s.queue_bytes.map(|f| f.0.0));
         set(&mut c.file_mode, s.file_mode.map(|f| f.0.0));
         c.group = s.group.map(|f| f.0.0).or(c.group);
+        c.spill_dir = s.spill_dir;
         Ok(c)
     }
 }
@@ -91,13 +97,18 @@ impl<'de> Deserialize<'de> for AuditConfig {
 impl Serialize for AuditConfig {
     /// All settings in the forms that are read again, the values of `context` in clear. What is `None` is left out; hooks, clock and the redaction rules are no part of it.
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let mut out = s.serialize_struct("AuditConfig", 18)?;
+        let mut out = s.serialize_struct("AuditConfig", 20)?;
         out.serialize_field("enabled", &self.enabled)?;
         out.serialize_field("output_file", &self.output_file)?;
         out.serialize_field("min_level", self.min_level.as_str())?;
         out.serialize_field("buffer_size", &self.buffer_size)?;
         out.serialize_field("flush_interval", &forms::duration_text(self.flush_interval))?;
-        out.serialize_field("commit_delay", &forms::duration_text(self.commit_delay))?;
+        for (name, value) in [("commit_delay", self.commit_delay), ("stats_interval", self.stats_interval)] {
+            match value {
+                Some(v) => out.serialize_field(name, &forms::duration_text(v))?,
+                None => out.skip_field(name)?,
+            }
+        }
         out.serialize_field("include_stack", &self.include_stack)?;
         out.serialize_field("journal", &self.journal)?;
         out.serialize_field("component", &self.component)?;
@@ -118,6 +129,7 @@ impl Serialize for AuditConfig {
             &match self.overflow {
                 Overflow::Block { timeout } => format!("block:{}", forms::duration_text(timeout)),
                 Overflow::Reject => "reject".into(),
+                Overflow::Spill => "spill".into(),
             },
         )?;
         out.serialize_field("queue_bytes", &forms::size_text(self.queue_bytes))?;
@@ -125,6 +137,10 @@ impl Serialize for AuditConfig {
         match self.group {
             Some(gid) => out.serialize_field("group", &gid)?,
             None => out.skip_field("group")?,
+        }
+        match &self.spill_dir {
+            Some(dir) => out.serialize_field("spill_dir", dir)?,
+            None => out.skip_field("spill_dir")?,
         }
         // Last: in TOML a table comes after the plain members.
         out.serialize_field(

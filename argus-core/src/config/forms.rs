@@ -177,12 +177,13 @@ impl Human for Gid {
 }
 
 impl Human for Overflow {
-    const FORMS: &'static str = "`block` (5 s), `block:250ms` or `reject`; in a file also {block: \"250ms\"}";
+    const FORMS: &'static str = "`block` (5 s), `block:250ms`, `reject` or `spill`; in a file also {block: \"250ms\"}";
     fn text(text: &str) -> Option<Self> {
         let text = text.trim().to_ascii_lowercase();
         match (text.as_str(), text.strip_prefix("block:")) {
             ("block", _) => Some(Overflow::default()),
             ("reject", _) => Some(Overflow::Reject),
+            ("spill", _) => Some(Overflow::Spill),
             (_, Some(wait)) => Duration::text(wait).map(|timeout| Overflow::Block { timeout }),
             _ => None,
         }

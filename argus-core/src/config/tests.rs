@@ -27,6 +27,7 @@ const BOTH: &[(&str, &str, &str)] = &[
     ("BUFFER_SIZE", "7", r#""buffer_size":7"#),
     ("FLUSH_INTERVAL", "1m 30s", r#""flush_interval":90000"#),
     ("COMMIT_DELAY", "250", r#""commit_delay":"250ms""#),
+    ("STATS_INTERVAL", "10s", r#""stats_interval":"10s""#),
     ("INCLUDE_STACK", "1", r#""include_stack":true"#),
     ("JOURNAL", "off", r#""journal":false"#),
     ("CONTEXT", "region=eu-1, list=a%2Cb", r#""context":{"region":"eu-1","list":"a,b"}"#),
@@ -300,6 +301,6 @@ fn a_variable_that_looks_like_ours_and_is_none_is_told() {
         None
     }));
     let ours = asked.borrow().iter().filter(|n| n.to_string_lossy().starts_with("ARGUS")).count();
-    assert_eq!(ours, 16);
+    assert_eq!(ours, 18);
     assert_eq!(with(asked.into_inner()).notices(), []);
 }

@@ -13,6 +13,7 @@ use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
 use serde::{Deserialize, Serialize};
 
 use super::journal::Made;
+use super::leftovers::UNNAMED;
 use super::segment::Segment;
 use crate::error::{ErrorKind, TrailError};
 use crate::id::WriterId;
@@ -31,17 +32,22 @@ const IDENTITY: usize = 64;
 pub(crate) struct Beside {
     pub(crate) trail: PathBuf,
     pub(crate) access: Access,
+    /// Where pending files are made, if not beside the trail.
+    pub(crate) spill_dir: Option<PathBuf>,
 }
 
 /// Who wrote: what a record says of its process, and how to tell whether it lives.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Owner {
     pub(crate) service_name: String,
     pub(crate) original_output_file: String,
     pub(crate) process_id: u64,
     pub(crate) process_name: String,
-    /// `journal` or `memory`.
+    /// `journal` or `memory`; `spilled` where all that was accepted stands in the pending file.
     pub(crate) queue: String,
+    /// Where its pending file is, if not beside the trail.
+    pub(crate) spill_dir: String,
     /// When the process began, in clock ticks after the boot.
     pub(crate) started: u64,
     pub(crate) boot_id: String,
@@ -54,6 +60,8 @@ pub(crate) struct Owner {
 pub(crate) struct Found {
     pub(crate) lock: Option<PathBuf>,
     pub(crate) segments: Vec<PathBuf>,
+    /// Its pending file; several only where somebody copied one.
+    pub(crate) pending: Vec<PathBuf>,
 }
 
 /// A dead writer's lock and what it says, as far as there is one.
@@ -93,6 +101,7 @@ impl Owner {
         match self.queue.as_str() {
             "journal" if self.boot_id == boot_id.trim() && !self.boot_id.is_empty() => None,
             "journal" => Some("machine_restarted"),
+            "spilled" => None,
             _ => Some("process_died"),
         }
     }
@@ -116,8 +125,15 @@ impl Owner {
         Some(!ended && words.nth(18).and_then(|w| w.parse().ok()) == Some(self.started))
     }
 
+    /// What stands in a lock file, if it can be read.
+    pub(super) fn read(file: &File) -> Option<Self> {
+        let mut text = Vec::new();
+        file.take(64 << 10).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
     /// Whether that process is certainly gone, although somebody (a child that it forked) holds its lock.
-    fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         let here = Self::of_this_process();
         let same = !self.boot_id.is_empty() && self.boot_id == here.boot_id && self.pid_namespace == here.pid_namespace;
         // Only what is certain counts: the process is not there, or another has its number.
@@ -154,14 +170,33 @@ impl Beside {
         self.path(writer, &format!("{index}.journal"))
     }
 
-    /// Every writer that has files here.
-    pub(crate) fn scan(&self) -> std::io::Result<BTreeMap<WriterId, Found>> {
-        scan(&self.trail)
+    /// The pending file of a writer that begins.
+    pub(crate) fn pending(&self, writer: WriterId) -> PathBuf {
+        let mut name = self.trail.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".pending.{writer}.jsonl"));
+        match &self.spill_dir {
+            Some(dir) => dir.join(name),
+            None => self.trail.with_file_name(name),
+        }
     }
 
-    /// What lies here of one writer.
-    pub(crate) fn of(&self, writer: WriterId) -> std::io::Result<Found> {
-        Ok(self.scan()?.remove(&writer).unwrap_or_default())
+    /// Every writer that has files here.
+    pub(crate) fn scan(&self) -> std::io::Result<BTreeMap<WriterId, Found>> {
+        let mut all = scan(&self.trail)?;
+        if let Some(dir) = &self.spill_dir {
+            scan_pending(dir, &self.trail, &mut all);
+        }
+        Ok(all)
+    }
+
+    /// What lies here of one writer, which by its own account may have had another folder for its pending file.
+    pub(crate) fn of(&self, writer: WriterId, owner: Option<&Owner>) -> std::io::Result<Found> {
+        let mut all = self.scan()?;
+        let theirs = owner.map(|o| Path::new(&o.spill_dir)).filter(|d| d.is_absolute());
+        if let Some(dir) = theirs.filter(|d| self.spill_dir.as_deref() != Some(*d)) {
+            scan_pending(dir, &self.trail, &mut all);
+        }
+        Ok(all.remove(&writer).unwrap_or_default())
     }
 
     /// Whether this file system keeps a promise of `fallocate`, so that a store into the mapping never finds the disk full.
@@ -224,15 +259,32 @@ impl Beside {
 
     /// Takes the lock of a writer that begins. It holds as long as the file is open.
     pub(crate) fn begin(&self, writer: WriterId, owner: &Owner) -> Result<WriterLock, TrailError> {
+        self.sweep();
         let path = self.lock(writer);
-        let fail = |e: std::io::Error| TrailError::io("cannot make the writer's lock file", &path, e);
-        // It gets its name when it is locked: one that is not locked is a dead writer's, and is taken away.
-        let unnamed = aside(&path, ".new");
-        let mut file = self.create(&unnamed).map_err(fail)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| fail(e.into()))?;
-        file.write_all(&owner.line()).map_err(fail)?;
-        std::fs::rename(&unnamed, &path).map_err(fail)?;
-        Ok(WriterLock { file, path })
+        let mut tries = 20;
+        let file = loop {
+            tries -= 1;
+            match self.lock_and_name(&path, owner) {
+                Ok(file) => break file,
+                // Another opening may have taken it for a leftover, as long as it was not locked.
+                Err(_) if tries > 0 => {}
+                Err(e) => return Err(TrailError::io("cannot make the writer's lock file", &path, e)),
+            }
+        };
+        Ok(WriterLock { file, path, owner: owner.clone() })
+    }
+
+    /// It gets its name when it is locked: one that is not locked is a dead writer's, and is taken away.
+    fn lock_and_name(&self, path: &Path, owner: &Owner) -> std::io::Result<File> {
+        let unnamed = aside(path, UNNAMED);
+        let make = || {
+            let mut file = self.create(&unnamed)?;
+            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            file.write_all(&owner.line())?;
+            std::fs::rename(&unnamed, path)?;
+            Ok(file)
+        };
+        make().inspect_err(|_| drop(std::fs::remove_file(&unnamed)))
     }
 
     /// Takes the lock of another writer, if that one is dead; one without a lock is. `None`: it lives, or somebody else is at it.
@@ -268,7 +320,8 @@ impl Beside {
         if place::identity(path).ok() != place::identity_of(&file) {
             return Ok(None);
         }
-        Ok(Some((Some(WriterLock { file, path: path.clone() }), owner)))
+        let lock = WriterLock { file, path: path.clone(), owner: owner.clone().unwrap_or_default() };
+        Ok(Some((Some(lock), owner)))
     }
 }
 
@@ -280,11 +333,14 @@ pub(crate) fn scan(trail: &Path) -> std::io::Result<BTreeMap<WriterId, Found>> {
     let mut all: BTreeMap<WriterId, Found> = BTreeMap::new();
     for entry in std::fs::read_dir(dir)? {
         let name = entry?.file_name();
-        let Some((writer, ending)) = name.as_bytes().strip_prefix(&prefix[..]).and_then(split_name) else {
-            continue;
-        };
-        let found = all.entry(writer).or_default();
+        let Some(rest) = name.as_bytes().strip_prefix(&prefix[..]) else { continue };
         let path = dir.join(OsString::from_vec(name.as_bytes().to_vec()));
+        if let Some((writer, "jsonl")) = rest.strip_prefix(PENDING).and_then(split_name) {
+            all.entry(writer).or_default().pending.push(path);
+            continue;
+        }
+        let Some((writer, ending)) = split_name(rest) else { continue };
+        let found = all.entry(writer).or_default();
         if ending == "lock" {
             found.lock = Some(path);
         } else if ending.ends_with(".journal") {
@@ -294,6 +350,48 @@ pub(crate) fn scan(trail: &Path) -> std::io::Result<BTreeMap<WriterId, Found>> {
     Ok(all)
 }
 
+/// What stands before the writer in a pending file's name.
+const PENDING: &[u8] = b"pending.";
+
+/// Adds the pending files of a trail in another folder. One that cannot be read has none: nobody who asks could do anything about it.
+pub(crate) fn scan_pending(dir: &Path, trail: &Path, all: &mut BTreeMap<WriterId, Found>) {
+    let mut prefix = trail.file_name().unwrap_or_default().as_bytes().to_vec();
+    prefix.push(b'.');
+    prefix.extend_from_slice(PENDING);
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if let Some((writer, "jsonl")) = name.as_bytes().strip_prefix(&prefix[..]).and_then(split_name) {
+            let pending = &mut all.entry(writer).or_default().pending;
+            let path = entry.path();
+            if !pending.contains(&path) {
+                pending.push(path);
+            }
+        }
+    }
+}
+
+/// As `scan`, with the pending files in folders that living writers name.
+pub(crate) fn scan_all(trail: &Path) -> std::io::Result<BTreeMap<WriterId, Found>> {
+    let mut all = scan(trail)?;
+    let locks: Vec<PathBuf> = all.values().filter_map(|f| f.lock.clone()).collect();
+    let dirs: std::collections::BTreeSet<String> =
+        locks.iter().filter_map(|l| owner_in(l)).map(|o| o.spill_dir).filter(|d| Path::new(d).is_absolute()).collect();
+    for dir in dirs {
+        scan_pending(Path::new(&dir), trail, &mut all);
+    }
+    Ok(all)
+}
+
+/// What a lock file says. Never waits, takes no lock.
+pub(crate) fn owner_in(lock: &Path) -> Option<Owner> {
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let open = OpenOptions::new().read(true).custom_flags(i32::try_from(flags.bits()).ok()?).open(lock);
+    let file = open.ok().filter(|f| f.metadata().is_ok_and(|m| m.is_file()))?;
+    let mut text = Vec::new();
+    file.take(64 << 10).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
 /// The number of a segment, as it stands in its file now.
 pub(crate) fn number_in(file: &File) -> std::io::Result<u64> {
     let mut number = [0; 8];
@@ -301,7 +399,7 @@ pub(crate) fn number_in(file: &File) -> std::io::Result<u64> {
     Ok(u64::from_le_bytes(number))
 }
 
-fn split_name(rest: &[u8]) -> Option<(WriterId, &str)> {
+pub(super) fn split_name(rest: &[u8]) -> Option<(WriterId, &str)> {
     let rest = std::str::from_utf8(rest).ok()?;
     let (writer, ending) = rest.split_at_checked(36)?;
     Some((WriterId::parse_exact(writer)?, ending.strip_prefix('.')?))
@@ -312,13 +410,15 @@ fn split_name(rest: &[u8]) -> Option<(WriterId, &str)> {
 pub(crate) struct WriterLock {
     file: File,
     path: PathBuf,
+    owner: Owner,
 }
 
 impl WriterLock {
-    /// Says something else of its owner.
-    pub(crate) fn rewrite(&mut self, owner: &Owner) -> std::io::Result<()> {
+    /// Says something else of its owner's queue.
+    pub(crate) fn amend(&mut self, queue: &str) -> std::io::Result<()> {
+        self.owner.queue = queue.into();
         self.file.set_len(0)?;
-        std::os::unix::fs::FileExt::write_all_at(&self.file, &owner.line(), 0)
+        std::os::unix::fs::FileExt::write_all_at(&self.file, &self.owner.line(), 0)
     }
 
     /// Removes the file; the writer is closed or recovered.
@@ -426,7 +526,8 @@ mod tests {
     #[test]
     fn names_are_read_back() {
         let dir = tempfile::tempdir().unwrap();
-        let beside = Beside { trail: dir.path().join("audit.db"), access: Access { mode: 0o600, group: None } };
+        let beside =
+            Beside { trail: dir.path().join("audit.db"), access: Access { mode: 0o600, group: None }, spill_dir: None };
         let (a, b) = (WriterId::random(), WriterId::random());
         let lock = beside.begin(a, &Owner::of_this_process()).unwrap();
         if beside.reserves().is_ok() {

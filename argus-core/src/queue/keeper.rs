@@ -35,7 +35,18 @@ impl Keeper {
         owner: Owner,
         queue_bytes: usize,
     ) -> Result<(Self, Queue), crate::TrailError> {
-        let mut keeper = Self { beside, ids, owner, len: segment_len(queue_bytes), next: 1 };
+        Self::with_segments(beside, ids, owner, queue_bytes, segment_len(queue_bytes))
+    }
+
+    /// The same with segments of `len` bytes.
+    pub(crate) fn with_segments(
+        beside: Beside,
+        ids: (WriterId, WriterId),
+        owner: Owner,
+        queue_bytes: usize,
+        len: usize,
+    ) -> Result<(Self, Queue), crate::TrailError> {
+        let mut keeper = Self { beside, ids, owner, len, next: 1 };
         let first = keeper.make()?;
         let queue = JournalQueue::new(first, keeper.len, queue_bytes);
         Ok((keeper, Queue::Journal(queue)))

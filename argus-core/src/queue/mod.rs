@@ -4,6 +4,7 @@
 pub(crate) mod files;
 pub(crate) mod journal;
 pub(crate) mod keeper;
+mod leftovers;
 mod memory;
 pub(crate) mod segment;
 
@@ -131,6 +132,18 @@ impl Queue {
             Queue::Memory(_) => QueueKind::Memory,
             Queue::Journal(_) => QueueKind::Journal,
         }
+    }
+}
+
+/// Whether the queue has room for a few short records of Argus itself.
+pub(crate) fn room_for_own(state: &mut crate::core::State) -> bool {
+    match state.queue.room(4096) {
+        Room::Ok => true,
+        Room::Chunk(n) => {
+            state.queue.supply(Vec::with_capacity(n));
+            true
+        }
+        Room::Full | Room::Segment => false,
     }
 }
 

@@ -39,6 +39,8 @@ pub struct WriterFiles {
     pub lock: Option<PathBuf>,
     /// The segments of its journal.
     pub journals: Vec<PathBuf>,
+    /// Its pending file, if it has one.
+    pub pending: Vec<PathBuf>,
 }
 
 impl TrailFiles {
@@ -51,11 +53,11 @@ impl TrailFiles {
         let trail = trail.canonicalize().unwrap_or_else(|_| trail.into());
         let fail = |e| TrailError::io("cannot look for files beside the trail", &trail, e);
         let mut all = TrailFiles::default();
-        for (writer, mut found) in files::scan(&trail).map_err(fail)? {
+        for (writer, mut found) in files::scan_all(&trail).map_err(fail)? {
             found.segments.sort();
             let owner = owner(&found);
             let some = |s: &str| Some(s.to_owned()).filter(|s| !s.is_empty());
-            if found.lock.is_none() && found.segments.is_empty() {
+            if found.lock.is_none() && found.segments.is_empty() && found.pending.is_empty() {
                 // Only files that were put aside.
                 continue;
             }
@@ -68,6 +70,7 @@ impl TrailFiles {
                 service_name: owner.as_ref().and_then(|o| some(&o.service_name)),
                 lock: found.lock,
                 journals: found.segments,
+                pending: found.pending,
             });
         }
         let name = trail.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -87,7 +90,7 @@ impl TrailFiles {
 
 /// What the lock file says of its writer, or the journal.
 fn owner(found: &Found) -> Option<Owner> {
-    let by_lock = found.lock.iter().find_map(|path| serde_json::from_slice(&read(path, 64 << 10)?).ok());
+    let by_lock = found.lock.iter().find_map(|path| files::owner_in(path));
     let header = |path: &PathBuf| files::read_header(&read(path, HEADER as u64)?, path).ok().flatten();
     by_lock.or_else(|| found.segments.iter().find_map(header).map(|h| h.owner))
 }

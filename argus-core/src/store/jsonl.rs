@@ -27,6 +27,8 @@ struct Tail {
     prev: Option<Checksum>,
     created_at: Option<String>,
     log_writer_last: u64,
+    /// Gap records that recoveries announced and that do not stand there.
+    untold: Vec<(WriterId, u64, String)>,
 }
 
 pub(crate) struct JsonlStore {
@@ -198,9 +200,22 @@ fn note_parsed(writers: &mut HashMap<WriterId, (u64, Closed)>, tail: &mut Tail, 
     tail.log_writer_last = f.writer_seq;
     if own && f.event == "audit_recovered" {
         let context: serde_json::Value = serde_json::from_str(f.context).unwrap_or_default();
-        if let Some(dead) = context.get("writer").and_then(|w| w.as_str()) {
+        // A merge of a pending file (`spill`) ends no writer.
+        let dead = context.get("cause").and_then(|c| c.as_str()) != Some("spill");
+        if let Some(dead) = context.get("writer").filter(|_| dead).and_then(|w| w.as_str()) {
             note(writers, dead, 0, Closed::Recovered);
+            // The lines of one recovery may be there in part, after a power loss.
+            let gap = context.get("gap").and_then(|g| g.as_str());
+            let last = context.get("last").and_then(|l| l.as_u64());
+            if let (Some(id), Some(gap), Some(last)) = (WriterId::parse_exact(dead), gap, last) {
+                tail.untold.push((id, last.saturating_add(1), gap.into()));
+            }
         }
+    }
+    if own && f.event == "audit_gap" && !tail.untold.is_empty() {
+        let context: serde_json::Value = serde_json::from_str(f.context).unwrap_or_default();
+        let of = context.get("writer").and_then(|w| w.as_str()).and_then(WriterId::parse_exact);
+        tail.untold.retain(|(id, ..)| Some(*id) != of);
     }
 }
 
@@ -293,6 +308,10 @@ impl Store for JsonlStore {
         Ok(self.writers.get(&writer).map(|w| w.1))
     }
 
+    fn untold_gaps(&mut self) -> Vec<(WriterId, u64, String)> {
+        self.tail.untold.clone()
+    }
+
     fn begin(&mut self) -> Result<Head, TrailError> {
         self.rollback();
         let here = self.file.metadata().map_err(|e| TrailError::io("cannot look at the JSONL trail", &self.path, e))?;
@@ -336,6 +355,7 @@ impl Store for JsonlStore {
         self.write_group().map_err(|e| TrailError::io("cannot write to the JSONL trail", &self.path, e))?;
         self.acknowledged += self.group.len() as u64;
         self.group.clear();
+        self.next.untold.clear();
         self.tail = self.next.clone();
         self.writers.insert(self.writer, (ends.writer_last, ends.closed));
         self.findings.clear();

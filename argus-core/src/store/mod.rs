@@ -2,6 +2,7 @@
 //! alone: `Head::writer_last`, read in the same transaction, tells which numbers are in already.
 
 pub(crate) mod jsonl;
+pub(crate) mod late;
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) mod memory;
 pub(crate) mod place;
@@ -71,6 +72,14 @@ impl ForeignRow {
     }
 }
 
+/// What a store holds beside its file.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    pub(crate) bytes: u64,
+    /// It is more than it should be, and this is why.
+    pub(crate) stuck: Option<TrailError>,
+}
+
 /// Something the store found and mended when it was opened; it becomes a record of the log writer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Finding {
@@ -102,6 +111,10 @@ pub(crate) trait Store: Send {
         let _ = writer;
         Ok(None)
     }
+    /// Dead writers whose recovery announced a gap record that is not there: writer, first number, reason. Only a store without transactions has them.
+    fn untold_gaps(&mut self) -> Vec<(WriterId, u64, String)> {
+        Vec::new()
+    }
     /// Rows of other programs, oldest first.
     fn foreign(&mut self, limit: usize) -> Result<Vec<ForeignRow>, TrailError> {
         let _ = limit;
@@ -132,6 +145,10 @@ pub(crate) trait Store: Send {
     fn rollback(&mut self);
     /// Positions and checksums of this writer's records `first..=last`, for receipts after an unknown outcome.
     fn find(&mut self, first: u64, last: u64) -> Result<Vec<(u64, u64, Checksum)>, TrailError>;
+    /// What it holds beside its file. Between transactions.
+    fn backlog(&mut self) -> Backlog {
+        Backlog::default()
+    }
     /// Lets go of the file.
     fn close(&mut self) -> Result<(), TrailError>;
 }

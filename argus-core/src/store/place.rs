@@ -26,6 +26,34 @@ pub(crate) fn prepare(path: &Path, access: Access) -> Result<(PathBuf, bool), Tr
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
     };
+    let dir = directory(dir, access)?;
+    let file = dir.join(name);
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::open(&file, flags, Mode::from_raw_mode(access.mode)) {
+        Ok(fd) => {
+            drop(fd);
+            set_access(&file, access.mode, access.group)?;
+            Ok((file, true))
+        }
+        Err(e) if std::io::Error::from(e).kind() == Io::AlreadyExists => {
+            check(&file, access)?;
+            // Files that SQLite, or healing, would take for ours.
+            for ending in ["-wal", "-shm", "-journal", ".torn"] {
+                let mut beside = file.as_os_str().to_owned();
+                beside.push(ending);
+                let beside = Path::new(&beside);
+                if rustix::fs::lstat(beside).is_ok() {
+                    check(beside, access)?;
+                }
+            }
+            Ok((file, false))
+        }
+        Err(e) => Err(TrailError::io("cannot make the trail's file", &file, e.into())),
+    }
+}
+
+/// Makes a directory for files of a trail where it is missing, checks it where it is not, and returns it resolved.
+pub(crate) fn directory(dir: &Path, access: Access) -> Result<PathBuf, TrailError> {
     // The directory's `x` bits follow the file's `r` bits; setgid keeps a shared group.
     let mut dir_mode = access.mode | (access.mode & 0o444) >> 2;
     if access.group.is_some() {
@@ -62,29 +90,13 @@ pub(crate) fn prepare(path: &Path, access: Access) -> Result<(PathBuf, bool), Tr
             .at(&dir)
             .help("take away write access for others (chmod o-w), or put the trail elsewhere"));
     }
-    let file = dir.join(name);
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::open(&file, flags, Mode::from_raw_mode(access.mode)) {
-        Ok(fd) => {
-            drop(fd);
-            set_access(&file, access.mode, access.group)?;
-            Ok((file, true))
-        }
-        Err(e) if std::io::Error::from(e).kind() == Io::AlreadyExists => {
-            check(&file, access)?;
-            // Files that SQLite, or healing, would take for ours.
-            for ending in ["-wal", "-shm", "-journal", ".torn"] {
-                let mut beside = file.as_os_str().to_owned();
-                beside.push(ending);
-                let beside = Path::new(&beside);
-                if rustix::fs::lstat(beside).is_ok() {
-                    check(beside, access)?;
-                }
-            }
-            Ok((file, false))
-        }
-        Err(e) => Err(TrailError::io("cannot make the trail's file", &file, e.into())),
-    }
+    Ok(dir)
+}
+
+/// Whether the file system of a path is mounted read-only.
+#[cfg(feature = "sqlite")]
+pub(crate) fn is_read_only(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|s| s.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
 /// Makes the names in a directory survive power loss.

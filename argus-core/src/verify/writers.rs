@@ -153,12 +153,16 @@ impl Writers {
         let number = |k: &str| context.get(k).and_then(serde_json::Value::as_u64);
         let index = context.get("writer").and_then(|w| w.as_str()).and_then(|w| self.by_id.get(w).copied());
         let writer = index.and_then(|i| self.all.get_mut(i));
+        // The merge of a live writer's pending file: told when the last of it was in, and no end of the writer.
+        let spill = context.get("cause").and_then(|c| c.as_str()) == Some("spill");
         let right = writer.is_some_and(|w| match recovery {
+            true if spill => !w.closed && !w.recovered && number("last").is_some_and(|n| n >= 1 && n <= w.last),
             true => number("last") == Some(w.last) && !w.closed && !std::mem::replace(&mut w.recovered, true),
             false => w.recovered && number("first") == w.last.checked_add(1),
         });
         if !right {
             let what = match recovery {
+                true if spill => "audit_recovered of a pending file names no live writer's number",
                 true => "audit_recovered does not end an unclosed writer at its last number",
                 false => "audit_gap of the log writer does not follow the recovery of a dead writer",
             };

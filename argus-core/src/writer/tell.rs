@@ -29,9 +29,12 @@ impl Writer {
         {
             let mut state = core.lock();
             last = reached.unwrap_or(state.done_seq);
+            if state.spill.holds(last) {
+                state.ledger.unspilled(callers);
+            }
             state.ledger.health.own += own;
             state.ledger.committed(callers, now);
-            state.done_seq = last;
+            state.done_seq = state.done_seq.max(last);
             while state.acks.front().is_some_and(|(seq, _)| *seq <= last) {
                 acks.extend(state.acks.pop_front());
             }
@@ -129,7 +132,7 @@ impl Writer {
             if state.queue.kind() == QueueKind::Memory {
                 state.ledger.abandoned(n);
             }
-            state.report.left = n;
+            state.report.left = n + state.ledger.health.pending;
             acks.extend(state.acks.drain(..));
         }
         for (_, completer) in acks {

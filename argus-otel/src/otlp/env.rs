@@ -73,7 +73,9 @@ pub(super) struct Settings {
     /// Percent-decoded.
     pub(super) headers: HashMap<String, String>,
     pub(super) headers_variable: &'static str,
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "http:// needs none"))]
     pub(super) ca: Option<PemFile>,
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "http:// needs none"))]
     pub(super) client: Option<(PemFile, PemFile)>,
 }
 

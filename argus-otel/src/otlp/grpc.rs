@@ -1,8 +1,5 @@
 //! gRPC: the SDK's tonic exporters over a channel of our own, on a runtime of our own, so that no caller's runtime is needed or held up.
 
-use std::future::Future;
-use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry_otlp::{MetricExporter, SpanExporter, WithTonicConfig};
@@ -31,27 +28,16 @@ impl Drop for Own {
     }
 }
 
-/// An exporter that is polled inside its own runtime.
+/// An exporter and the runtime that its channel lives on.
 #[derive(Debug)]
-pub(super) struct InRuntime<E> {
+pub(super) struct WithRuntime<E> {
     exporter: E,
-    runtime: Arc<Own>,
+    _runtime: Own,
 }
 
-impl<E> InRuntime<E> {
-    async fn within<T>(&self, future: impl Future<Output = T>) -> T {
-        let mut future = pin!(future);
-        std::future::poll_fn(|cx| {
-            let _entered = self.runtime.0.as_ref().map(Runtime::enter);
-            future.as_mut().poll(cx)
-        })
-        .await
-    }
-}
-
-impl opentelemetry_sdk::trace::SpanExporter for InRuntime<SpanExporter> {
+impl opentelemetry_sdk::trace::SpanExporter for WithRuntime<SpanExporter> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        self.within(self.exporter.export(batch)).await
+        self.exporter.export(batch).await
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
@@ -63,9 +49,9 @@ impl opentelemetry_sdk::trace::SpanExporter for InRuntime<SpanExporter> {
     }
 }
 
-impl PushMetricExporter for InRuntime<MetricExporter> {
+impl PushMetricExporter for WithRuntime<MetricExporter> {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        self.within(self.exporter.export(metrics)).await
+        self.exporter.export(metrics).await
     }
 
     fn force_flush(&self) -> OTelSdkResult {
@@ -81,21 +67,21 @@ impl PushMetricExporter for InRuntime<MetricExporter> {
     }
 }
 
-pub(super) fn spans(settings: &Settings) -> Result<InRuntime<SpanExporter>, OtlpError> {
+pub(super) fn spans(settings: &Settings) -> Result<WithRuntime<SpanExporter>, OtlpError> {
     let (runtime, channel, metadata) = connect(settings)?;
     let builder = SpanExporter::builder().with_tonic().with_channel(channel).with_metadata(metadata);
     let exporter = builder.build().map_err(|e| OtlpError::Build(e.into()))?;
-    Ok(InRuntime { exporter, runtime })
+    Ok(WithRuntime { exporter, _runtime: runtime })
 }
 
-pub(super) fn metrics(settings: &Settings) -> Result<InRuntime<MetricExporter>, OtlpError> {
+pub(super) fn metrics(settings: &Settings) -> Result<WithRuntime<MetricExporter>, OtlpError> {
     let (runtime, channel, metadata) = connect(settings)?;
     let builder = MetricExporter::builder().with_tonic().with_channel(channel).with_metadata(metadata);
     let exporter = builder.build().map_err(|e| OtlpError::Build(e.into()))?;
-    Ok(InRuntime { exporter, runtime })
+    Ok(WithRuntime { exporter, _runtime: runtime })
 }
 
-fn connect(settings: &Settings) -> Result<(Arc<Own>, Channel, MetadataMap), OtlpError> {
+fn connect(settings: &Settings) -> Result<(Own, Channel, MetadataMap), OtlpError> {
     let build = |e: Box<dyn std::error::Error + Send + Sync>| OtlpError::Build(e);
     let mut metadata = MetadataMap::new();
     for (name, value) in &settings.headers {
@@ -122,7 +108,7 @@ fn connect(settings: &Settings) -> Result<(Arc<Own>, Channel, MetadataMap), Otlp
         let _entered = runtime.enter();
         endpoint.connect_lazy()
     };
-    Ok((Arc::new(Own(Some(runtime))), channel, metadata))
+    Ok((Own(Some(runtime)), channel, metadata))
 }
 
 #[cfg(feature = "tls")]

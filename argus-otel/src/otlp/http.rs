@@ -63,8 +63,12 @@ impl HttpClient for Client {
             return Ok(response);
         }
         let page = || format!("{} answered {status} with `{kind}`, which is no OTLP", self.shown);
-        if !response.body().is_empty() && !kind.starts_with("application/x-protobuf") {
+        if kind.starts_with("text/html") {
             return Err(self.failed(page()));
+        }
+        if !kind.starts_with("application/x-protobuf") {
+            // Some servers take protobuf and answer `{}`. An error would make the SDK send it all again.
+            return Ok(response);
         }
         // Traces and metrics have the same form of answer.
         let Ok(answer) = ExportTraceServiceResponse::decode(response.body().clone()) else {

@@ -9,7 +9,9 @@ use opentelemetry_otlp::{MetricExporter, Protocol, WithExportConfig, WithHttpCon
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 
-use super::env::{Env, METRICS, Settings, Transport};
+#[cfg(feature = "grpc")]
+use super::env::Transport;
+use super::env::{Env, METRICS, Settings};
 use super::error::OtlpError;
 use super::{DROP_WAIT, build, ended, http};
 use crate::account::SpanAccount;

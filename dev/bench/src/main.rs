@@ -2,8 +2,8 @@
 //! directory. Never a test: machines are noisy. Arguments select rows by a part of their name.
 //!
 //! Layout: [`row`] what a row is and how runs are taken; [`alloc`] counts allocations; [`accept`] the caller's side at its median, [`tail`] at its worst;
-//! [`durable`] waiting for the disk; [`store`] sustained writing and verification; [`recovery`] after a kill; [`heap`]; [`beside`] what others do;
-//! [`wrapper`] the OpenTelemetry wrapper and its spans.
+//! [`durable`] waiting for the disk; [`store`] sustained writing and verification; [`recovery`] after a kill; [`heap`]; [`layer`] the `tracing` layer;
+//! [`wrapper`] the OpenTelemetry wrapper and its spans; [`beside`] what others do.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod accept;
@@ -11,6 +11,7 @@ mod alloc;
 mod beside;
 mod durable;
 mod heap;
+mod layer;
 mod recovery;
 mod row;
 mod store;
@@ -40,12 +41,20 @@ const BENCHES: &[(&str, Bench)] = &[
     ("recovery", recovery::recovery),
     ("heap_at_rest", heap::at_rest),
     ("heap_stalled", heap::stalled),
+    ("layer_foreign_event", layer::foreign_event),
+    ("layer_disabled_event", layer::disabled),
+    ("layer_disabled_event_filtered", layer::disabled_filtered),
+    ("layer_disabled_span", layer::span),
+    ("layer_disabled_span_filtered", layer::span_filtered),
+    ("layer_audit_event", layer::audit_over_log),
+    ("beside_layer_json_non_blocking", layer::audit_beside_json),
     ("wrapper_without_tracer_added", wrapper::without_tracer),
     ("wrapper_with_tracer_added", wrapper::with_tracer),
     ("wrapper_without_tracer_bare", wrapper::without_tracer_over_nothing),
     ("wrapper_with_tracer_bare", wrapper::with_tracer_over_nothing),
     ("wrapper_allocations", wrapper::allocations),
     ("wrapper_span", wrapper::span),
+    ("metrics_follow", wrapper::follow),
     ("beside_tracing_json_non_blocking", beside::tracing_json),
     ("beside_mutex_append", beside::mutex_append),
 ];

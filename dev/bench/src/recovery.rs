@@ -82,7 +82,7 @@ pub(crate) fn recovery() -> Row {
     let (ours, floor) = interleaved(LONG_RUNS, ours, sustained);
     Row {
         name: "",
-        what: "opening a trail with 200,000 records (ARGUS_BENCH_RECOVERY) in a dead writer's journal; floor: sustained",
+        what: "opening a trail with 200,000 records (or ARGUS_BENCH_RECOVERY) in a dead writer's journal; floor: sustained",
         unit: "records/s",
         ours,
         floor,

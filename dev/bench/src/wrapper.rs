@@ -8,7 +8,7 @@ use argus_core::{
     AuditError, AuditEvent, AuditSink, AuditSinkExt, Carrier, CloseReport, CommitObserver, Health, Level, LossReason,
     ObserverId, Pending, Receipt, Record, RecordId, State, Trace, TraceContext,
 };
-use argus_otel::{OtelAuditWrapper, OtelWrapperConfig, names};
+use argus_otel::{AuditMetrics, OtelAuditWrapper, OtelWrapperConfig, names};
 use opentelemetry::trace::noop::NoopTracer;
 use opentelemetry::trace::{
     Span as _, SpanBuilder, SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer,
@@ -72,7 +72,7 @@ impl AuditSink for Takes {
     #[inline(never)]
     fn submit(&self, event: &AuditEvent<'_>, carrier: &Carrier<'_>) -> Result<Option<RecordId>, AuditError> {
         black_box((event, carrier));
-        Ok(Some(RecordId([0; 16])))
+        Ok(Some(RecordId::from_bytes([0; 16])))
     }
     fn submit_durable(&self, _: &AuditEvent<'_>, _: &Carrier<'_>) -> Result<Pending, AuditError> {
         Err(AuditError::Unsupported)
@@ -218,4 +218,28 @@ pub(crate) fn span() -> Row {
     let (ours, floor) = interleaved(RUNS, ours, || timed(&|| by_hand(&tracer, at, &id)));
     let what = "a span with 10 attributes of a record, on Argus's thread; floor: the SDK's cost of the same span, made by hand";
     Row { name: "", what, unit: "ns", ours, floor, aim: "<= 1.3 x", runs: RUNS }
+}
+
+/// Records a second that a followed trail's history is counted with; floor: `stats` over the same trail.
+pub(crate) fn follow() -> Row {
+    const RECORDS: usize = 200_000;
+    let dir = tempfile::tempdir().unwrap();
+    let logger = logger(&dir, true);
+    (0..RECORDS).for_each(|_| request(&logger));
+    logger.flush(Duration::from_secs(60)).unwrap();
+    let meter = opentelemetry::global::meter("bench");
+    let ours = || {
+        let t = Instant::now();
+        let metrics = AuditMetrics::builder().follow(logger.reader().unwrap()).install(&meter, &logger).unwrap();
+        assert!(metrics.catch_up(Duration::from_secs(60)));
+        RECORDS as f64 / t.elapsed().as_secs_f64()
+    };
+    let floor = || {
+        let t = Instant::now();
+        assert!(logger.reader().unwrap().stats().unwrap().records as usize > RECORDS);
+        RECORDS as f64 / t.elapsed().as_secs_f64()
+    };
+    let (ours, floor) = interleaved(3, ours, floor);
+    let what = "counting the history of a followed trail; floor: `AuditReader::stats`";
+    Row { name: "", what, unit: "records/s", ours, floor, aim: "reported", runs: 3 }
 }

@@ -89,6 +89,10 @@ pub(crate) fn service_of(context: &str) -> Option<String> {
 /// The dead writer that an `audit_recovered` record names.
 fn recovered_writer(context: &str) -> Option<WriterId> {
     let value: serde_json::Value = serde_json::from_str(context).ok()?;
+    // One that tells of the merge of a pending file names a writer that lives.
+    if value.get("cause").and_then(|c| c.as_str()) == Some("spill") {
+        return None;
+    }
     value.get("writer").and_then(|w| WriterId::parse_exact(w.as_str()?))
 }
 

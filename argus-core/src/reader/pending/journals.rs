@@ -1,4 +1,4 @@
-//! Copying the journals beside a trail, while their writers go on. The numbers of a writer's segments are read first, then the segments, the newest first: those
+//! Copying the journals and pending files beside a trail, while their writers go on. The numbers of a writer's segments are read first, then the segments, the newest first: those
 //! before it are full by then, so no hole comes from reading them one after the other. A segment whose number changed meanwhile was committed to its end.
 
 use std::collections::HashSet;
@@ -14,17 +14,19 @@ use super::spool::Spool;
 use crate::entry::{Next, next_checked};
 use crate::error::{ErrorKind, TrailError};
 use crate::id::WriterId;
-use crate::queue::files::{self, HEADER, Header};
+use crate::queue::files::{self, HEADER, Header, Owner};
 
 /// No segment is longer.
 const LARGEST: u64 = HEADER as u64 + (8 << 20) + 4096;
 /// Copies of one writer's journal that are begun again because something was amiss that may come from its being written.
 const ATTEMPTS: usize = 5;
 
-/// A segment's entries, as they stand in the spool.
+/// The entries of a segment or of a pending file, as they stand in the spool.
 pub(super) struct Segment {
     pub(super) path: PathBuf,
-    pub(super) header: Header,
+    /// The log that they belong to, where the file says so.
+    pub(super) log_id: Option<WriterId>,
+    pub(super) owner: Owner,
     /// From and to.
     pub(super) span: (u64, u64),
     /// The numbers of its entries: the first, and the one behind the last.
@@ -52,7 +54,7 @@ impl Copied {
         let mut copied = Self { journals: Vec::new(), unreadable: Vec::new(), spool: Spool::new() };
         // They stand beside the file itself, not beside a link to it.
         let seen = trail.canonicalize().and_then(|path| Ok((std::fs::metadata(&path)?, files::scan(&path)?, path)));
-        let (meta, all, _) = match seen {
+        let (meta, all, path) = match seen {
             Ok(seen) => seen,
             Err(e) => {
                 let error = TrailError::io("cannot look for journals beside the trail", trail, e);
@@ -68,7 +70,39 @@ impl Copied {
                 copied.journals.push(journal);
             }
         }
+        let fail = |e| TrailError::io("cannot copy a pending file aside", trail, e);
+        copied.add_pending(&path, trail, &meta).map_err(fail)?;
         Ok(copied)
+    }
+
+    /// Copies the pending files: after the journals, since what leaves a journal for a pending file stands there before.
+    fn add_pending(&mut self, trail: &Path, file: &Path, meta: &Metadata) -> std::io::Result<()> {
+        for (writer, found) in files::scan_all(trail)? {
+            let at = self.journals.iter().position(|j| j.writer == writer);
+            let mut journal = match at {
+                Some(at) => self.journals.swap_remove(at),
+                None => Journal { writer, segments: Vec::new(), unreadable: Vec::new() },
+            };
+            for path in &found.pending {
+                match super::spilled::copy(writer, path, (trail, file, meta), &mut self.spool) {
+                    Ok(Some((segment, error))) => {
+                        journal.segments.extend(segment);
+                        let bad = error.map(|error| Unreadable { path: path.clone(), writer: Some(writer), error });
+                        journal.unreadable.extend(bad);
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        journal.unreadable.push(Unreadable { path: path.clone(), writer: Some(writer), error });
+                    }
+                }
+            }
+            journal.segments.sort_by_key(|s| s.numbers.0);
+            if !journal.segments.is_empty() || !journal.unreadable.is_empty() {
+                self.journals.push(journal);
+            }
+        }
+        self.journals.sort_by_key(|j| j.writer);
+        Ok(())
     }
 
     pub(crate) fn writers(&self) -> Vec<WriterId> {
@@ -192,7 +226,8 @@ fn contents(
         }
         if let Some(numbers) = numbers {
             let span = (begin, spool.len());
-            journal.segments.push(Segment { path: path.into(), header, span, numbers });
+            let (log_id, owner) = (Some(header.log_id), header.owner);
+            journal.segments.push(Segment { path: path.into(), log_id, owner, span, numbers });
         }
     }
     journal.segments.reverse();
@@ -208,19 +243,9 @@ pub(super) fn damaged(what: &str, path: &Path) -> TrailError {
     TrailError::new(ErrorKind::Damaged, what).at(path)
 }
 
-/// Opens a journal that whoever recovers it will take; `None` if it holds nothing or is gone.
-fn open(path: &Path, trail: &Metadata, header: &mut Vec<u8>) -> Result<Option<(Header, File)>, TrailError> {
+/// Whether whoever recovers a writer would take this file of it.
+pub(super) fn check(file: &File, path: &Path, trail: &Metadata) -> Result<(), TrailError> {
     let bad = |what: &str| Err(TrailError::new(ErrorKind::Unsafe, what).at(path));
-    // A pipe must not make us wait.
-    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = match OpenOptions::new().read(true).custom_flags(i32::try_from(flags.bits()).unwrap_or(0)).open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(_) if std::fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink()) => {
-            return bad("the journal is a symbolic link");
-        }
-        Err(e) => return Err(TrailError::io("cannot open a journal", path, e)),
-    };
     let fail = |e| TrailError::io("cannot read a journal", path, e);
     let meta = file.metadata().map_err(fail)?;
     if !meta.is_file() {
@@ -238,6 +263,24 @@ fn open(path: &Path, trail: &Metadata, header: &mut Vec<u8>) -> Result<Option<(H
     if meta.uid() != trail.uid() && meta.uid() != 0 && !shared {
         return bad("the journal belongs to another user than the trail");
     }
+    Ok(())
+}
+
+/// Opens a journal that whoever recovers it will take; `None` if it holds nothing or is gone.
+fn open(path: &Path, trail: &Metadata, header: &mut Vec<u8>) -> Result<Option<(Header, File)>, TrailError> {
+    let bad = |what: &str| Err(TrailError::new(ErrorKind::Unsafe, what).at(path));
+    // A pipe must not make us wait.
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = match OpenOptions::new().read(true).custom_flags(i32::try_from(flags.bits()).unwrap_or(0)).open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(_) if std::fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink()) => {
+            return bad("the journal is a symbolic link");
+        }
+        Err(e) => return Err(TrailError::io("cannot open a journal", path, e)),
+    };
+    let fail = |e| TrailError::io("cannot read a journal", path, e);
+    check(&file, path, trail)?;
     header.resize(HEADER, 0);
     match file.read_exact_at(header, 0) {
         Ok(()) => {}
@@ -279,7 +322,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let trail = dir.path().join("t.db");
         std::fs::write(&trail, "").unwrap();
-        let beside = Beside { trail: trail.clone(), access: Access { mode: 0o600, group: None } };
+        let beside = Beside { trail: trail.clone(), access: Access { mode: 0o600, group: None }, spill_dir: None };
         if beside.reserves().is_err() {
             return;
         }
@@ -308,7 +351,8 @@ mod tests {
     #[test]
     fn the_newest_segment_is_read_first() {
         let dir = tempfile::tempdir().unwrap();
-        let beside = Beside { trail: dir.path().join("t.db"), access: Access { mode: 0o600, group: None } };
+        let beside =
+            Beside { trail: dir.path().join("t.db"), access: Access { mode: 0o600, group: None }, spill_dir: None };
         if beside.reserves().is_err() {
             return;
         }

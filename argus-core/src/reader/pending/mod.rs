@@ -1,7 +1,8 @@
-//! Pending records: what stands in journals and not in the store. [`journals`] copies them before the store is looked at, [`spool`] keeps the copy; here is what
+//! Pending records: what stands in journals and pending files and not in the store. [`journals`] copies them before the store is looked at, [`spool`] keeps the copy; here is what
 //! of it counts, and in which order it is shown.
 
 mod journals;
+mod spilled;
 mod spool;
 
 use std::collections::BinaryHeap;
@@ -38,7 +39,7 @@ pub struct Unreadable {
 
 /// Records that are accepted and not committed yet, by [`AuditReader::pending`](crate::AuditReader::pending): oldest first, each writer's in its order. They are a
 /// copy, in memory up to 8 MiB and else in a temporary file without a name, and stay what they are while the writers go on. [`Record::seq`], `created_at`,
-/// `prev_hash` and `checksum` are `None`; so is `stack`.
+/// `prev_hash` and `checksum` are `None`; so is `stack`, of what stands in a journal.
 pub struct PendingRecords {
     spool: Spool,
     runs: Vec<Run>,
@@ -140,7 +141,7 @@ impl PendingRecords {
         let mut run = Run { writer, owner: Owner::default(), spans: Vec::new() };
         let mut next = last.saturating_add(1);
         for s in segments {
-            let bad = if log_id.is_some_and(|id| id != s.header.log_id) {
+            let bad = if log_id.is_some() && s.log_id.is_some() && log_id != s.log_id {
                 let what = "the journal belongs to a log that was replaced; its records are not of this one";
                 Some(TrailError::new(ErrorKind::Replaced, what).at(&s.path))
             } else if s.numbers.1 <= next {
@@ -150,7 +151,7 @@ impl PendingRecords {
                 (!std::mem::replace(&mut told, true))
                     .then(|| damaged("records are missing before those of the journal", &s.path))
             } else {
-                run.owner = s.header.owner;
+                run.owner = s.owner;
                 let (from, to, why) = self.sound(&run, s.span, next)?;
                 if to > from {
                     run.spans.push((from, to));
@@ -283,6 +284,7 @@ fn record(e: &Entry<'_>, run: &Run, buf: &mut Vec<u8>, scratch: &mut Scratch) ->
         actor_id: e.text(Part::ActorId),
         actor_type: e.actor_type().map(|a| a.as_str()),
         action: e.text(Part::Action),
+        stack: e.named_stack(),
         outcome: e.outcome().map(|o| o.as_str()),
         trace_id: ids.as_ref().map(|i| i.0.as_str()),
         span_id: ids.as_ref().map(|i| i.1.as_str()),

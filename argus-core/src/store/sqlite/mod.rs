@@ -2,6 +2,7 @@
 //! share one database. Triggers and views of the file never run on this connection. Format: `docs/record-format.md`, section 5.
 
 pub(crate) mod schema;
+mod wal;
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Statement, ToSql};
 
 use super::place::{self, Access};
-use super::{Closed, Ends, ForeignRow, Head, Insert, Store};
+use super::{Backlog, Closed, Ends, ForeignRow, Head, Insert, Store};
 use crate::canonical::Fields;
 use crate::error::{ErrorKind, TrailError};
 use crate::id::{Checksum, WriterId};
@@ -54,6 +55,10 @@ pub(crate) fn error(what: &str, path: &Path, e: rusqlite::Error) -> TrailError {
         }
         Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
             (ErrorKind::PermissionDenied, "check owner and mode")
+        }
+        // SQLite cannot make its `-shm` there.
+        Some(ErrorCode::CannotOpen) if place::is_read_only(path) => {
+            (ErrorKind::ReadOnly, "the file system is mounted read-only")
         }
         Some(ErrorCode::CannotOpen) => {
             (ErrorKind::PermissionDenied, "check owner and mode of the file and of its directory")
@@ -463,6 +468,10 @@ impl Store for SqliteStore {
             .collect();
         found.reverse();
         Ok(found)
+    }
+
+    fn backlog(&mut self) -> Backlog {
+        self.look_at_wal()
     }
 
     fn close(&mut self) -> Result<(), TrailError> {

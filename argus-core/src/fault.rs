@@ -1,0 +1,191 @@
+//! Faults for tests: a switch that makes a store or a pending file fail, and named steps at which the process dies. Nothing of it is in a build for users.
+
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) use switch::FaultyStore;
+#[cfg(any(test, feature = "test-util"))]
+pub use switch::{Faults, StoreFault};
+
+/// A place where a test may let the process die, named by the variable `ARGUS_ABORT_AT`.
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) fn step(name: &str) {
+    static AT: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    if AT.get_or_init(|| std::env::var("ARGUS_ABORT_AT").ok()).as_deref() == Some(name) {
+        std::process::abort();
+    }
+}
+
+#[cfg(not(any(test, feature = "test-util")))]
+#[inline(always)]
+pub(crate) fn step(_: &str) {}
+
+#[cfg(any(test, feature = "test-util"))]
+mod switch {
+    use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+    use crate::canonical::Fields;
+    use crate::error::{ErrorKind, TrailError};
+    use crate::id::{Checksum, WriterId};
+    use crate::store::{Backlog, Closed, Ends, Finding, ForeignRow, Head, Insert, Store};
+
+    /// Where a store fails.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum StoreFault {
+        /// It cannot be opened.
+        Open,
+        /// No transaction begins.
+        Begin,
+        /// A record cannot be inserted.
+        Insert,
+        /// The commit fails, and nothing of it is in.
+        Commit,
+        /// The commit succeeds and reports a failure.
+        AfterCommit,
+        /// A transaction waits as long as the fault stands, then goes on.
+        Stuck,
+    }
+
+    #[derive(Debug, Default)]
+    struct Inner {
+        store: Option<(StoreFault, ErrorKind, u32)>,
+        spill: Option<ErrorKind>,
+        /// A transaction waits.
+        stuck: bool,
+    }
+
+    /// The switch. Clones share it.
+    #[derive(Clone, Debug, Default)]
+    pub struct Faults(Arc<(Mutex<Inner>, Condvar)>);
+
+    impl Faults {
+        /// One that lets everything work.
+        pub fn new() -> Self {
+            Self::default()
+        }
+
+        fn lock(&self) -> MutexGuard<'_, Inner> {
+            self.0.0.lock().unwrap_or_else(|e| e.into_inner())
+        }
+
+        /// Makes the store fail so many times with an error of this kind; `u32::MAX`: until [`heal`](Self::heal).
+        pub fn store(&self, fault: StoreFault, kind: ErrorKind, times: u32) {
+            self.lock().store = Some((fault, kind, times));
+        }
+
+        /// Makes every write to the pending file fail.
+        pub fn spill(&self, kind: ErrorKind) {
+            self.lock().spill = Some(kind);
+        }
+
+        /// Everything works again.
+        pub fn heal(&self) {
+            let mut inner = self.lock();
+            (inner.store, inner.spill) = (None, None);
+            self.0.1.notify_all();
+        }
+
+        /// Waits until a transaction is stuck.
+        pub fn wait_until_stuck(&self) {
+            let inner = self.lock();
+            drop(self.0.1.wait_while(inner, |i| !i.stuck).unwrap_or_else(|e| e.into_inner()));
+        }
+
+        pub(crate) fn of_store(&self, at: StoreFault) -> Result<(), TrailError> {
+            let mut inner = self.lock();
+            match &mut inner.store {
+                Some((StoreFault::Stuck, ..)) if at == StoreFault::Begin => {
+                    inner.stuck = true;
+                    self.0.1.notify_all();
+                    let mut inner =
+                        self.0.1.wait_while(inner, |i| i.store.is_some()).unwrap_or_else(|e| e.into_inner());
+                    inner.stuck = false;
+                    Ok(())
+                }
+                Some((fault, kind, left)) if *fault == at && *left > 0 => {
+                    *left -= u32::from(*left != u32::MAX);
+                    Err(TrailError::new(*kind, "the store was told to fail"))
+                }
+                _ => Ok(()),
+            }
+        }
+
+        pub(crate) fn of_spill(&self) -> Result<(), TrailError> {
+            match self.lock().spill {
+                Some(kind) => Err(TrailError::new(kind, "the pending file was told to fail")),
+                None => Ok(()),
+            }
+        }
+    }
+
+    /// A store that fails when it is told to.
+    pub(crate) struct FaultyStore {
+        pub(crate) inner: Box<dyn Store>,
+        pub(crate) faults: Faults,
+    }
+
+    impl Store for FaultyStore {
+        fn begin(&mut self) -> Result<Head, TrailError> {
+            self.faults.of_store(StoreFault::Begin)?;
+            self.inner.begin()
+        }
+        fn act_as(&mut self, writer: WriterId, service: &str) {
+            self.inner.act_as(writer, service);
+        }
+        fn log_id(&self) -> WriterId {
+            self.inner.log_id()
+        }
+        fn unclosed(&mut self) -> Result<Vec<WriterId>, TrailError> {
+            self.inner.unclosed()
+        }
+        fn standing(&mut self, writer: WriterId) -> Result<Option<Closed>, TrailError> {
+            self.inner.standing(writer)
+        }
+        fn untold_gaps(&mut self) -> Vec<(WriterId, u64, String)> {
+            self.inner.untold_gaps()
+        }
+        fn foreign(&mut self, limit: usize) -> Result<Vec<ForeignRow>, TrailError> {
+            self.inner.foreign(limit)
+        }
+        fn forget_foreign(&mut self, up_to: i64) -> Result<(), TrailError> {
+            self.inner.forget_foreign(up_to)
+        }
+        fn foreign_waiting(&mut self) -> bool {
+            self.inner.foreign_waiting()
+        }
+        fn findings(&mut self) -> Vec<Finding> {
+            self.inner.findings()
+        }
+        fn insert(&mut self, fields: &Fields<'_>, checksum: &str) -> Result<(), TrailError> {
+            self.faults.of_store(StoreFault::Insert)?;
+            self.inner.insert(fields, checksum)
+        }
+        fn insert_all(
+            &mut self,
+            all: &mut dyn FnMut(&mut Insert<'_>) -> Result<(), TrailError>,
+        ) -> Result<(), TrailError> {
+            let faults = self.faults.clone();
+            self.inner.insert_all(&mut |insert| {
+                all(&mut |fields, checksum| {
+                    faults.of_store(StoreFault::Insert)?;
+                    insert(fields, checksum)
+                })
+            })
+        }
+        fn commit(&mut self, ends: &Ends) -> Result<(), TrailError> {
+            self.faults.of_store(StoreFault::Commit)?;
+            self.inner.commit(ends)?;
+            self.faults.of_store(StoreFault::AfterCommit)
+        }
+        fn rollback(&mut self) {
+            self.inner.rollback();
+        }
+        fn find(&mut self, first: u64, last: u64) -> Result<Vec<(u64, u64, Checksum)>, TrailError> {
+            self.inner.find(first, last)
+        }
+        fn backlog(&mut self) -> Backlog {
+            self.inner.backlog()
+        }
+        fn close(&mut self) -> Result<(), TrailError> {
+            self.inner.close()
+        }
+    }
+}

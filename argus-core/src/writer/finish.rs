@@ -1,0 +1,191 @@
+//! The end of a writer: the last batch, `audit_close`, the files. What the store does not take until the deadline goes to the pending file, for the next open.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Outcome, Writer};
+use crate::core::own_entry;
+use crate::error::{AuditError, TrailError};
+use crate::event::AuditEvent;
+use crate::queue::files::WriterLock;
+use crate::queue::{Chunk, Queue};
+use crate::spill::{Batch, Cause};
+
+/// How long, after the deadline, the pending file may take for what would be lost else.
+const SAVING: Duration = Duration::from_secs(5);
+
+impl Writer {
+    /// As `finish`, where the merge of the pending file was broken off by the deadline.
+    pub(super) fn finish_now(self) {
+        let deadline = self.core.lock().closing.unwrap_or_else(Instant::now);
+        self.finish(Arc::default(), deadline);
+    }
+
+    /// The last batches, `audit_close`, and the end of the store.
+    pub(super) fn finish(mut self, mut batch: Arc<Vec<Chunk>>, deadline: Instant) {
+        let mut error = None;
+        loop {
+            if !batch.is_empty() {
+                match self.commit(&batch, Some(deadline), false) {
+                    Outcome::Committed => self.acknowledge(&batch),
+                    Outcome::Spilled => {}
+                    Outcome::Failed(e) => {
+                        error = Some(e);
+                        break;
+                    }
+                }
+                self.release(std::mem::take(&mut batch));
+            }
+            if self.core.lock().spill.active
+                && let Err(e) = self.merge(Some(deadline))
+            {
+                error = Some(e);
+                break;
+            }
+            batch = self.take_all();
+            let mut state = self.core.lock();
+            if batch.is_empty() && !state.spill.active {
+                // What follows never was in the queue, and behind it nothing is numbered: the spill thread has no part in it.
+                state.spill.end();
+                break;
+            }
+        }
+        let mut left = Vec::new();
+        let error = match error {
+            None if self.core.lock().spill.broken => Some(AuditError::Panicked { field: "spill".into() }),
+            None => self.say_close(deadline).err(),
+            Some(e) => {
+                left = self.save(batch, &e, deadline);
+                Some(AuditError::Store(e))
+            }
+        };
+        self.end(&left, error, deadline);
+    }
+
+    /// All that the queue holds, unless it is the spill thread's.
+    fn take_all(&mut self) -> Arc<Vec<Chunk>> {
+        let mut state = self.core.lock();
+        if state.spill.active {
+            return Arc::default();
+        }
+        let mut chunks = std::mem::take(&mut state.spill.returned);
+        while let Some(c) = state.queue.take() {
+            chunks.push(c);
+        }
+        if !chunks.is_empty() {
+            (state.spill.batch, state.spill.batch_since) = (Batch::Preparing, Some(Instant::now()));
+        }
+        drop(state);
+        self.hold(chunks)
+    }
+
+    fn say_close(&mut self, deadline: Instant) -> Result<(), AuditError> {
+        let core = self.core.clone();
+        let mut own = Vec::new();
+        let now = core.config.clock.now();
+        let mut state = core.lock();
+        self.gap_records(&core, &mut state, now, &mut own);
+        let h = state.ledger.health.clone();
+        let filtered = core.health_filtered();
+        let event = AuditEvent::info("audit_close")
+            .component("argus")
+            .with("submitted", h.submitted)
+            .with("committed", h.committed);
+        let event = event.with("rejected", h.rejected).with("lost", h.lost).with("filtered", filtered);
+        own_entry(&core, &mut state, &event, now, &mut own)?;
+        drop(state);
+        let own = vec![Chunk::Own(own)];
+        match self.commit(&own, Some(deadline), true) {
+            Outcome::Committed => {
+                self.acknowledge(&own);
+                Ok(())
+            }
+            Outcome::Spilled => Ok(()),
+            Outcome::Failed(e) => Err(AuditError::Store(e)),
+        }
+    }
+
+    /// Gives what is left to the pending file, if it can be written; what it does not take comes back.
+    fn save(&mut self, batch: Arc<Vec<Chunk>>, e: &Arc<TrailError>, deadline: Instant) -> Vec<Chunk> {
+        let core = self.core.clone();
+        let until = deadline.max(Instant::now()) + SAVING;
+        let mut state = core.lock();
+        core.request_spill(&mut state, || Cause::StoreFailed(e.to_string()));
+        while state.spill.on && !state.spill.failed && Instant::now() < until {
+            let saved = state.spill.active && state.queue.is_empty() && state.spill.holds(state.last_seq);
+            if saved && !state.spill.busy {
+                break;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            state = core.work.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
+        }
+        // From here on it writes nothing more.
+        if state.spill.active {
+            state.spill.give_back = true;
+            core.spill.notify_one();
+            while state.spill.active && Instant::now() < until {
+                let left = until.saturating_duration_since(Instant::now());
+                state = core.work.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
+            }
+        }
+        (state.spill.batch, state.spill.batch_since) = (Batch::None, None);
+        let held = batch.iter().flat_map(|c| crate::entry::entries(c.bytes())).last().map(|e| e.writer_seq());
+        if held.is_some_and(|last| state.spill.holds(last)) {
+            core.release(&mut state, batch);
+        } else {
+            // The spill thread may still read it; then it is kept by both.
+            state.spill.returned.splice(0..0, Arc::try_unwrap(batch).unwrap_or_default());
+        }
+        let mut left = std::mem::take(&mut state.spill.returned);
+        while let Some(c) = state.queue.take() {
+            left.push(c);
+        }
+        let saved = state.spill.holds(state.last_seq);
+        drop(state);
+        // Observers hear of them.
+        self.withhold(&mut left);
+        if saved && let Some(lock) = &mut self.lock {
+            // Whoever recovers it need not suppose a loss.
+            let _ = lock.amend("spilled");
+        }
+        left
+    }
+
+    fn end(mut self, left: &[Chunk], mut error: Option<AuditError>, deadline: Instant) {
+        let core = self.core.clone();
+        if let Err(e) = self.store.close() {
+            error.get_or_insert(AuditError::Store(Arc::new(e)));
+        }
+        self.abandon(left, error.as_ref());
+        if error.is_none() {
+            // All that the journal held is committed. With an error the files stay, for the next open to recover.
+            let mut state = core.lock();
+            while state.keeper_busy
+                && let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|d| !d.is_zero())
+            {
+                state = core.progress.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
+            }
+            let mut paths = match &state.queue {
+                Queue::Journal(q) => q.paths(),
+                Queue::Memory(_) => Vec::new(),
+            };
+            paths.extend(state.spill.file.take());
+            drop(state);
+            paths.iter().for_each(|p| drop(std::fs::remove_file(p)));
+            self.lock.take().into_iter().for_each(WriterLock::remove);
+        }
+        // Before anybody is told that it is closed.
+        drop(self.lock.take());
+        let mut state = core.lock();
+        state.closed = true;
+        state.report.committed = state.ledger.health.committed;
+        state.report.error = error;
+        state.lost_from = (state.done_seq < state.last_seq).then_some(state.done_seq + 1);
+        state.done_seq = state.last_seq;
+        drop(state);
+        core.progress.notify_all();
+        core.space.notify_all();
+        core.spill.notify_all();
+        core.observers.close();
+    }
+}

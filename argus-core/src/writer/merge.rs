@@ -1,0 +1,292 @@
+//! The merge: what stands in the pending file is committed, in order and once, while the spill thread goes on appending; then the queue is the writer's again.
+//! The store's count of this writer's records decides what is in, so a merge that was broken off is simply begun again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{BATCH, Trouble, Writer, context_of};
+use crate::core::{Core, State, own_entry};
+use crate::error::{AuditError, ErrorKind, TrailError};
+use crate::event::AuditEvent;
+use crate::level::Level;
+use crate::queue::files::aside;
+use crate::queue::{Chunk, room_for_own};
+use crate::sink::LossReason;
+use crate::spill::Cause;
+use crate::spill::file::{Lines, damaged};
+use crate::spill::line::{self, Buffers};
+use crate::store::place;
+use crate::value::Value;
+
+/// So few records are left that the queue can be taken back for the time that they need.
+const NEAR: u64 = 2_000;
+
+/// How often the wait for the spill thread looks whether the trail closes.
+const ANSWER: Duration = Duration::from_millis(500);
+
+/// Device and number of a file.
+type FileId = Option<(u64, u64)>;
+
+/// How far the merge of one pending file has come.
+#[derive(Default)]
+struct Progress {
+    /// Where in the file to go on, and which file that is.
+    at: Option<(u64, FileId)>,
+    /// The last number that is in the store, or will never be.
+    done: u64,
+    /// Records that this merge brought in, and the last number of them.
+    count: u64,
+    last_in: u64,
+    /// Numbers that the file should hold and does not.
+    missing: Vec<(u64, u64)>,
+}
+
+/// A part of the file.
+#[derive(Default)]
+struct Part {
+    entries: Vec<u8>,
+    count: u64,
+    last_in: u64,
+    /// The last number, there or missing, and where to go on behind it.
+    last: u64,
+    at: Option<(u64, FileId)>,
+    missing: Vec<(u64, u64)>,
+}
+
+impl Writer {
+    /// Brings the pending file in. Only a trail that closes gets an error, when its deadline is over (`None`: that of the closing).
+    pub(super) fn merge(&mut self, deadline: Option<Instant>) -> Result<(), Arc<TrailError>> {
+        let core = self.core.clone();
+        let mut trouble = Trouble::default();
+        let mut progress = Progress { done: core.lock().done_seq, ..Progress::default() };
+        let mut buffers = Buffers::default();
+        // The queue is taken back only after the store has shown that it works.
+        let mut works = false;
+        crate::fault::step("merge_begin");
+        loop {
+            let (path, synced, active) = self.merge_state(&core, progress.done, works);
+            let part = if progress.done < synced {
+                self.read_part(path.as_ref(), &progress, synced, &mut buffers)
+            } else {
+                Ok(Part { last: progress.done, at: progress.at, ..Part::default() })
+            };
+            let part = match part {
+                Ok(part) => part,
+                Err(e) => {
+                    works = false;
+                    self.retry_later(&mut trouble, e, deadline)?;
+                    continue;
+                }
+            };
+            if active && core.lock().closing.is_some_and(|d| Instant::now() >= d) {
+                let e = TrailError::new(ErrorKind::Io, "the pending file is still being written");
+                return Err(Arc::new(e));
+            }
+            let over = !active && part.last >= synced;
+            let told = over && (progress.count + part.count > 0);
+            let recovered = told.then(|| {
+                context_of(&[
+                    ("cause", Value::from("spill")),
+                    ("count", (progress.count + part.count).into()),
+                    ("last", progress.last_in.max(part.last_in).into()),
+                    ("writer", Value::from(self.writer.as_str())),
+                ])
+            });
+            let chunk = [Chunk::Own(part.entries)];
+            let result = if part.count > 0 || recovered.is_some() || !works {
+                crate::fault::step("merge_transact");
+                self.transact(&[chunk[0].bytes()], false, recovered.as_deref())
+            } else {
+                Ok(())
+            };
+            self.again = result.is_err() && !self.created_at.is_empty();
+            works = result.is_ok();
+            if let Err(e) = result {
+                self.retry_later(&mut trouble, e, deadline)?;
+                continue;
+            }
+            crate::fault::step("merge_committed");
+            trouble = Trouble::default();
+            if part.count > 0 {
+                self.acknowledge(&chunk);
+            }
+            progress.done = part.last;
+            progress.at = part.at;
+            progress.count += part.count;
+            progress.last_in = progress.last_in.max(part.last_in);
+            progress.missing.extend(part.missing);
+            if over {
+                self.end_merge(path, progress);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits after a failure. The error comes back when the deadline of a close is over.
+    fn retry_later(
+        &mut self,
+        trouble: &mut Trouble,
+        e: TrailError,
+        deadline: Option<Instant>,
+    ) -> Result<(), Arc<TrailError>> {
+        let e = self.trouble(trouble, e);
+        let mut state = self.core.lock();
+        // If the queue was taken back already: it goes on in the same file.
+        self.core.request_spill(&mut state, || Cause::StoreFailed(e.to_string()));
+        let until = deadline.or(state.closing);
+        let state = self.wait_for_retry(state, trouble.pause(), until, None);
+        let until = deadline.or(state.closing);
+        drop(state);
+        if until.is_some_and(|d| Instant::now() >= d) { Err(e) } else { Ok(()) }
+    }
+
+    /// What the file holds; near its end the queue is taken back first.
+    fn merge_state(&mut self, core: &Arc<Core>, done: u64, works: bool) -> (Option<PathBuf>, u64, bool) {
+        let now = core.config.clock.now();
+        let mut state = core.lock();
+        if state.ledger.has_gaps() {
+            self.queue_gaps(core, &mut state, now);
+            if state.spill.active && std::mem::take(&mut state.sleeping) {
+                core.spill.notify_one();
+            }
+        }
+        if works && state.spill.active && state.spill.synced.saturating_sub(done) <= NEAR {
+            state.spill.give_back = true;
+            core.spill.notify_one();
+            // It writes and syncs at most once more, or says that it cannot.
+            while state.spill.active && state.closing.is_none_or(|d| Instant::now() < d) {
+                state = core.work.wait_timeout(state, ANSWER).unwrap_or_else(|e| e.into_inner()).0;
+            }
+        }
+        (state.spill.file.clone(), state.spill.synced, state.spill.active)
+    }
+
+    /// The next part of the file, up to the number `synced`. What is not there is missing.
+    fn read_part(
+        &self,
+        path: Option<&PathBuf>,
+        progress: &Progress,
+        synced: u64,
+        buffers: &mut Buffers,
+    ) -> Result<Part, TrailError> {
+        let mut part = Part { last: progress.done, at: progress.at, ..Part::default() };
+        match path.map_or(Ok(()), |p| self.read_lines(p, progress.at, synced, buffers, &mut part)) {
+            Ok(()) => {}
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Damaged | ErrorKind::Unsafe) => {
+                self.core.observers.error(AuditError::Store(Arc::new(e)));
+                part.at = None;
+            }
+            // It may be readable later.
+            Err(e) => return Err(e),
+        }
+        // The end of the file before its time: somebody cut or removed it.
+        if part.count == 0 && part.last < synced {
+            part.missing.push((part.last + 1, synced));
+            part.last = synced;
+        }
+        Ok(part)
+    }
+
+    fn read_lines(
+        &self,
+        path: &Path,
+        at: Option<(u64, FileId)>,
+        synced: u64,
+        buffers: &mut Buffers,
+        part: &mut Part,
+    ) -> Result<(), TrailError> {
+        let Some(mut lines) = Lines::open(path)? else { return Ok(()) };
+        let file = place::identity_of(lines.file());
+        // Another one is read from its beginning: somebody removed the first.
+        if let Some((at, _)) = at.filter(|(_, of)| *of == file) {
+            lines.seek(at)?;
+        }
+        while part.last < synced && part.entries.len() < BATCH {
+            // A batch whose outcome is unknown is tried again as it was.
+            if self.again && part.count > 0 && self.again_to == Some(part.last) {
+                break;
+            }
+            let before = part.entries.len();
+            let Some(text) = lines.next()? else { break };
+            match line::parse(text, self.core.writer, buffers, &mut part.entries) {
+                // Committed before, or a number that is not synced yet.
+                Ok(number) if number <= part.last || number > synced => part.entries.truncate(before),
+                Ok(number) => {
+                    if number > part.last + 1 {
+                        part.missing.push((part.last + 1, number - 1));
+                    }
+                    (part.last, part.last_in) = (number, number);
+                    part.count += 1;
+                }
+                Err(why) => {
+                    part.entries.truncate(before);
+                    self.core.observers.error(AuditError::Store(Arc::new(damaged(&why, path))));
+                }
+            }
+            part.at = Some((lines.at(), file));
+        }
+        Ok(())
+    }
+
+    /// Everything is in: the file goes, or stays as evidence, and the queue is the writer's again.
+    fn end_merge(&mut self, path: Option<PathBuf>, progress: Progress) {
+        let core = self.core.clone();
+        self.again_to = None;
+        crate::fault::step("merge_end");
+        let mut lost = 0;
+        if let Some(path) = path {
+            if progress.missing.is_empty() {
+                let _ = std::fs::remove_file(&path);
+            } else {
+                let _ = std::fs::rename(&path, aside(&path, ".torn"));
+            }
+        }
+        let mut state = core.lock();
+        state.spill.file = None;
+        state.spill.merged = true;
+        state.spill.unwanted();
+        for (first, last) in progress.missing {
+            lost += last - first + 1;
+            self.lost_in_file(&core, &mut state, (first, last));
+        }
+        let health = &mut state.ledger.health;
+        // Some of them may be Argus's own, which nobody counted as pending.
+        let callers = lost.min(health.pending);
+        health.pending -= callers;
+        health.lost += callers;
+        if health.pending == 0 {
+            health.degraded = None;
+        }
+        state.done_seq = state.done_seq.max(progress.done);
+        let done = state.done_seq;
+        core.spill.notify_all();
+        drop(state);
+        core.progress.notify_all();
+        core.observers.done(done);
+        if lost > 0 {
+            core.observers.error(AuditError::Store(Arc::new(TrailError::new(
+                ErrorKind::Damaged,
+                format!("{lost} records that stood in the pending file are lost; audit_gap records name them"),
+            ))));
+        }
+    }
+
+    /// An `audit_gap` for numbers that the pending file had and lost.
+    fn lost_in_file(&self, core: &Arc<Core>, state: &mut State, (first, last): (u64, u64)) {
+        if !room_for_own(state) {
+            // The queue was the spill thread's until now, and is nearly empty; else the count in health() tells.
+            return;
+        }
+        let event = AuditEvent::new(Level::Security, "audit_gap").component("argus");
+        let event = event
+            .with("reason", LossReason::StoreFailed.as_str())
+            .with("writer", self.writer.as_str())
+            .with("first", first)
+            .with("last", last);
+        let mut own = Vec::new();
+        if own_entry(core, state, &event, core.config.clock.now(), &mut own).is_ok() {
+            state.queue.push(&own);
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Another program that locks our database.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use argus_core::{AuditConfig, AuditError, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, ErrorKind};
+use common::{Dir, WAIT, assert_ok, close, records, sql};
+
+#[test]
+fn a_program_that_locks_the_database_delays_and_loses_nothing() {
+    let dir = Dir::new();
+    let path = dir.path("t.db");
+    let logger = common::open(&path);
+    let locker = sql(&path);
+    locker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for n in 0..100 {
+        logger.log(AuditEvent::info("while_locked").with("n", n)).unwrap();
+    }
+    assert_eq!(logger.flush(Duration::from_millis(100)), Err(AuditError::Timeout));
+    assert_eq!(logger.health().queued, 100);
+    locker.execute_batch("ROLLBACK").unwrap();
+    logger.flush(WAIT).unwrap();
+    assert!(logger.health().is_ok());
+    close(&logger);
+    assert_eq!(records(&path).iter().filter(|r| r.event == "while_locked").count(), 100);
+    assert_ok(&path);
+}
+
+/// Longer than SQLite's own wait (10 s): the store fails, says so, and goes on by itself. `ARGUS_LONG_LOCK=30` is the whole case.
+#[test]
+fn a_lock_that_outlasts_the_wait_is_a_failing_store() {
+    let Some(seconds) = std::env::var("ARGUS_LONG_LOCK").ok().and_then(|s| s.parse().ok()) else {
+        println!("SKIPPED: ARGUS_LONG_LOCK gives no seconds");
+        return;
+    };
+    let dir = Dir::new();
+    let path = dir.path("t.db");
+    let (tell, told) = mpsc::channel();
+    let logger = AuditLogger::open(AuditConfig::new(&path).on_error(move |e| drop(tell.send(e.clone())))).unwrap();
+    let locker = sql(&path);
+    locker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    logger.log(AuditEvent::info("while_locked")).unwrap();
+    match told.recv_timeout(Duration::from_secs(seconds)).unwrap() {
+        AuditError::Store(e) => assert_eq!(e.kind(), ErrorKind::Busy),
+        other => panic!("{other}"),
+    }
+    assert!(!logger.health().is_ok());
+    std::thread::sleep(Duration::from_secs(seconds));
+    locker.execute_batch("ROLLBACK").unwrap();
+    logger.flush(WAIT).unwrap();
+    assert!(logger.health().is_ok());
+    close(&logger);
+    assert_eq!(records(&path).iter().filter(|r| r.event == "while_locked").count(), 1);
+    assert_ok(&path);
+}
