@@ -113,5 +113,6 @@ async fn login(Json(body): Json<Value>) -> StatusCode {
 async fn health(State(shop): State<Arc<Shop>>) -> (StatusCode, Json<Value>) {
     let (h, errors) = (shop.audit.health(), shop.audit.tracing_errors());
     let status = if h.degraded.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({"lost": h.lost, "queued": h.queued, "degraded": h.degraded, "tracing_errors": errors})))
+    let waiting = h.queued + h.pending;
+    (status, Json(json!({"lost": h.lost, "waiting": waiting, "degraded": h.degraded, "tracing_errors": errors})))
 }

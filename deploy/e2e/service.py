@@ -63,7 +63,7 @@ class Service(Program):
 
     def settled(self):
         """Waits until all that was accepted is committed."""
-        until("queue empty", lambda: (self.health() or {}).get("queued") == 0, 30)
+        until("nothing waits", lambda: (self.health() or {}).get("waiting") == 0, 60)
 
 
 class Trail:
