@@ -20,10 +20,20 @@ def run(world, report, down, up, rate):
 
     records = of_service(service.trail.records())
     missing = unrecorded(load.answers, records)
-    report.check("b", "each acknowledged request is in the trail once", not missing and not load.wrong and not load.failed, f"{len(load.answers)} requests, {len(missing)} not once, {len(load.wrong)} wrong, {len(load.failed)} failed, {len(records)} records")
+    report.check(
+        "b",
+        "each acknowledged request is in the trail once",
+        not missing and not load.wrong and not load.failed,
+        f"{len(load.answers)} requests, {len(missing)} not once, {len(load.wrong)} wrong, {len(load.failed)} failed, {len(records)} records",
+    )
     good, verdict = service.trail.verify()
     report.check("b", "the trail verifies", good, verdict)
-    report.check("b", "tracing_errors() says that spans failed, and no record is lost", all(e["tracing_errors"] > 0 for e in errors) and all(e["lost"] == 0 for e in errors), "; ".join(f"{e['when']}: {e['tracing_errors']} spans, {e['lost']} lost" for e in errors))
+    report.check(
+        "b",
+        "tracing_errors() says that spans failed, and no record is lost",
+        all(e["tracing_errors"] > 0 for e in errors) and all(e["lost"] == 0 for e in errors),
+        "; ".join(f"{e['when']}: {e['tracing_errors']} spans, {e['lost']} lost" for e in errors),
+    )
     compare(report, before, after, timeline, load)
 
 
@@ -68,13 +78,28 @@ def outage(world, down, up, rate):
 
 def compare(report, before, after, timeline, load):
     """Noise is what the windows with the Collector there differ among themselves; the median window without it must lie within."""
-    phases = [("quiet run before", before), *((name, windows(load.answers, WINDOW, start, end)) for name, start, end in timeline[:-1]), ("quiet run after", after)]
+    phases = [
+        ("quiet run before", before),
+        *((name, windows(load.answers, WINDOW, start, end)) for name, start, end in timeline[:-1]),
+        ("quiet run after", after),
+    ]
     rows, there, away = [], [], []
     for name, samples in phases:
         (away if name.startswith("away") else there).extend(p99s(samples))
         w, a = p99s(samples), [s for w in samples for s in w]
-        rows.append(f"| {name} | {len(a)} | {quantile(a, 0.5) * 1e3:.2f} | {quantile(a, 0.99) * 1e3:.2f} | {w[0]:.2f} / {w[len(w) // 2]:.2f} / {w[-1]:.2f} |")
-    report.table("Latency as the client sees it, ms", f"| phase | requests | p50 | p99 | p99 of {WINDOW} s windows: least / median / most |\n|---|---|---|---|---|", rows)
+        rows.append(
+            f"| {name} | {len(a)} | {quantile(a, 0.5) * 1e3:.2f} | {quantile(a, 0.99) * 1e3:.2f} | {w[0]:.2f} / {w[len(w) // 2]:.2f} / {w[-1]:.2f} |"
+        )
+    report.table(
+        "Latency as the client sees it, ms",
+        f"| phase | requests | p50 | p99 | p99 of {WINDOW} s windows: least / median / most |\n|---|---|---|---|---|",
+        rows,
+    )
     median = sorted(away)[len(away) // 2]
-    report.check("b", "the service's p99 without Collector is within the noise of that with it", median <= max(there), f"median window {median:.2f} ms without; with it median {sorted(there)[len(there) // 2]:.2f}, {min(there):.2f} to {max(there):.2f} ms")
+    report.check(
+        "b",
+        "the service's p99 without Collector is within the noise of that with it",
+        median <= max(there),
+        f"median window {median:.2f} ms without; with it median {sorted(there)[len(there) // 2]:.2f}, {min(there):.2f} to {max(there):.2f} ms",
+    )
     report.check("b", "the service ends in time while the Collector is away", "with 0" in timeline[-1][0], timeline[-1][0])
