@@ -59,13 +59,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let first: Value = serde_json::from_slice(&std::fs::read(path)?)?;
     shop.max_price.store(first["max_price"].as_u64().ok_or("max_price is missing")?, Relaxed);
 
-    Runtime::new()?.block_on(serve(shop))?;
+    let served = Runtime::new()?.block_on(serve(shop));
     watcher.stop()?;
-    // The trail before the pipeline: its last commit makes the last spans.
-    watcher.stop()?;
+    // The trail before the pipelines: its last commit makes the last spans and counts.
     println!("closed: {:?}", audit.close(WAIT));
-    otlp.map_or(Ok(()), |o| o.shutdown(WAIT))?;
-    Ok(())
+    // No failure of the service if the Collector is away: the records are safe.
+    println!("sent: {:?}", (otlp.map(|o| o.shutdown(WAIT)), meters.map(|m| m.shutdown(WAIT))));
+    served
 }
 
 async fn serve(shop: Arc<Shop>) -> Result<(), Box<dyn Error>> {
@@ -113,5 +113,6 @@ async fn login(Json(body): Json<Value>) -> StatusCode {
 async fn health(State(shop): State<Arc<Shop>>) -> (StatusCode, Json<Value>) {
     let (h, errors) = (shop.audit.health(), shop.audit.tracing_errors());
     let status = if h.degraded.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({"lost": h.lost, "queued": h.queued, "degraded": h.degraded, "tracing_errors": errors})))
+    let waiting = h.queued + h.pending;
+    (status, Json(json!({"lost": h.lost, "waiting": waiting, "degraded": h.degraded, "tracing_errors": errors})))
 }

@@ -19,8 +19,18 @@ class Answer:
 def request(kind, n):
     """Method, path, body and the right status of request n."""
     if kind in ("price", "refused"):
-        return "PUT", f"/price/item-{n}", {"user": f"user-{n}", "price": n % 500 if kind == "price" else 10**6}, 200 if kind == "price" else 403
-    return "POST", "/login", {"user": f"user-{n}", "password": "correct horse" if kind == "login" else "wrong"}, 200 if kind == "login" else 401
+        return (
+            "PUT",
+            f"/price/item-{n}",
+            {"user": f"user-{n}", "price": n % 500 if kind == "price" else 10**6},
+            200 if kind == "price" else 403,
+        )
+    return (
+        "POST",
+        "/login",
+        {"user": f"user-{n}", "password": "correct horse" if kind == "login" else "wrong"},
+        200 if kind == "login" else 401,
+    )
 
 
 class Load:

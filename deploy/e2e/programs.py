@@ -73,7 +73,15 @@ class Program:
 
     def start(self, seconds=60):
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(self.command, env=self.env, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_die_with_parent)
+            self.process = subprocess.Popen(
+                self.command,
+                env=self.env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
         _running.append(self)
 
         def up():
@@ -128,20 +136,41 @@ class World:
         jaeger_otlp, query = host(), host()
         self.otlp, self.jaeger_url, self.metrics_url = f"http://{otlp}", f"http://{query}", f"http://{prom}/metrics"
         answers = lambda url: lambda: get(url, timeout=2)[0] == 200
-        self.jaeger = Program("jaeger", work, [HOME / "bin/jaeger", "--config", HERE / "configs/jaeger.yaml"],
-                              {"STATE": str(work / "jaeger"), "OTLP_HTTP": jaeger_otlp, "QUERY_HTTP": query, "QUERY_GRPC": host()},
-                              answers(f"{self.jaeger_url}/api/services"))
-        self.collector = Program("otelcol", work, [HOME / "bin/otelcol", "--config", DEPLOY / "otelcol/config.yaml"], {
-            "OTELCOL_HEALTH": health, "OTELCOL_HTTP": otlp, "OTELCOL_GRPC": host(), "OTELCOL_PROMETHEUS": prom, "OTELCOL_STATE": str(work / "otelcol"),
-            "OTELCOL_SELF_HOST": "127.0.0.1", "OTELCOL_SELF_PORT": str(self_port), "OTELCOL_EXPIRATION": "5s", "JAEGER_OTLP": f"http://{jaeger_otlp}",
-        }, answers(f"http://{health}"))
+        self.jaeger = Program(
+            "jaeger",
+            work,
+            [HOME / "bin/jaeger", "--config", HERE / "configs/jaeger.yaml"],
+            {"STATE": str(work / "jaeger"), "OTLP_HTTP": jaeger_otlp, "QUERY_HTTP": query, "QUERY_GRPC": host()},
+            answers(f"{self.jaeger_url}/api/services"),
+        )
+        self.collector = Program(
+            "otelcol",
+            work,
+            [HOME / "bin/otelcol", "--config", DEPLOY / "otelcol/config.yaml"],
+            {
+                "OTELCOL_HEALTH": health,
+                "OTELCOL_HTTP": otlp,
+                "OTELCOL_GRPC": host(),
+                "OTELCOL_PROMETHEUS": prom,
+                "OTELCOL_STATE": str(work / "otelcol"),
+                "OTELCOL_SELF_HOST": "127.0.0.1",
+                "OTELCOL_SELF_PORT": str(self_port),
+                "OTELCOL_EXPIRATION": "5s",
+                "JAEGER_OTLP": f"http://{jaeger_otlp}",
+            },
+            answers(f"http://{health}"),
+        )
         self.prometheus = self._prometheus(prom)
         self.zipkin = None
         if (HOME / "zipkin.jar").exists():
             port = free_port()
             self.zipkin_url = f"http://127.0.0.1:{port}"
-            self.zipkin = Program("zipkin", work, ["java", "-Xmx256m", "-jar", HOME / "zipkin.jar", "--server.address=127.0.0.1", f"--server.port={port}"],
-                                  ready=answers(f"{self.zipkin_url}/health"))
+            self.zipkin = Program(
+                "zipkin",
+                work,
+                ["java", "-Xmx256m", "-jar", HOME / "zipkin.jar", "--server.address=127.0.0.1", f"--server.port={port}"],
+                ready=answers(f"{self.zipkin_url}/health"),
+            )
 
     def _prometheus(self, target):
         """The operator's own configuration and rules, with other times: here a minute must show what there takes five."""
@@ -152,17 +181,37 @@ class World:
         config = (DEPLOY / "prometheus/prometheus.yaml").read_text()
         (directory / "prometheus.yaml").write_text(config.replace("15s", "1s").replace("otelcol:8889", target))
         rules = (DEPLOY / "prometheus/rules.yaml").read_text()
-        for pattern, shorter in [(r"\[5m\]", "[15s]"), (r"offset 5m", "offset 15s"), (r"\[1h\]", "[3m]"), (r"for: \d+m", "for: 3s"), (r"seconds\) > 60", "seconds) > 5")]:
+        for pattern, shorter in [
+            (r"\[5m\]", "[15s]"),
+            (r"offset 5m", "offset 15s"),
+            (r"\[1h\]", "[3m]"),
+            (r"for: \d+m", "for: 3s"),
+            (r"seconds\) > 60", "seconds) > 5"),
+        ]:
             rules, n = re.subn(pattern, shorter, rules)
             assert n, f"the rules have no {pattern} any more"
         (directory / "rules.yaml").write_text(rules)
-        return Program("prometheus", self.work, [HOME / "bin/prometheus", f"--config.file={directory / 'prometheus.yaml'}", f"--storage.tsdb.path={directory / 'data'}",
-                                                 f"--web.listen-address={listen}"], ready=lambda: get(f"{self.prometheus_url}/-/ready", timeout=2)[0] == 200)
+        return Program(
+            "prometheus",
+            self.work,
+            [
+                HOME / "bin/prometheus",
+                f"--config.file={directory / 'prometheus.yaml'}",
+                f"--storage.tsdb.path={directory / 'data'}",
+                f"--web.listen-address={listen}",
+            ],
+            ready=lambda: get(f"{self.prometheus_url}/-/ready", timeout=2)[0] == 200,
+        )
 
     def query(self, promql):
         """The instant vector of a query: labels and value."""
         url = f"{self.prometheus_url}/api/v1/query"
-        answer = get_json(url, data=b"query=" + urllib.request.quote(promql).encode(), method="POST", headers={"content-type": "application/x-www-form-urlencoded"})
+        answer = get_json(
+            url,
+            data=b"query=" + urllib.request.quote(promql).encode(),
+            method="POST",
+            headers={"content-type": "application/x-www-form-urlencoded"},
+        )
         return [(r["metric"], float(r["value"][1])) for r in answer["data"]["result"]]
 
     def firing(self):

@@ -38,10 +38,20 @@ class Service(Program):
         directory = work / name
         self.config = Config(directory / "config")
         self.trail = Trail(directory / "trail/audit.db")
-        env = {"SHOP_LISTEN": "127.0.0.1:0", "SHOP_CONFIG": str(self.config.path), "ARGUS_AUDIT_OUTPUT_FILE": str(self.trail.path), "RUST_LOG": "off"}
+        env = {
+            "SHOP_LISTEN": "127.0.0.1:0",
+            "SHOP_CONFIG": str(self.config.path),
+            "ARGUS_AUDIT_OUTPUT_FILE": str(self.trail.path),
+            "RUST_LOG": "off",
+        }
         if otlp:
             # The SDK's batches: often, and as many as a service's peak has in between. Its queue is bounded, and what is beyond it is dropped.
-            env |= {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp, "OTEL_BSP_SCHEDULE_DELAY": "500", "OTEL_BSP_MAX_QUEUE_SIZE": "8192", "OTEL_METRIC_EXPORT_INTERVAL": "1000"}
+            env |= {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": otlp,
+                "OTEL_BSP_SCHEDULE_DELAY": "500",
+                "OTEL_BSP_MAX_QUEUE_SIZE": "8192",
+                "OTEL_METRIC_EXPORT_INTERVAL": "1000",
+            }
         if zipkin:
             env["OTEL_EXPORTER_ZIPKIN_ENDPOINT"] = f"{zipkin}/api/v2/spans"
         super().__init__(name, work, [PROGRAM], env, ready=self._listening)
@@ -63,7 +73,7 @@ class Service(Program):
 
     def settled(self):
         """Waits until all that was accepted is committed."""
-        until("queue empty", lambda: (self.health() or {}).get("queued") == 0, 30)
+        until("nothing waits", lambda: (self.health() or {}).get("waiting") == 0, 60)
 
 
 class Trail:
