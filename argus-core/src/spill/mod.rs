@@ -73,6 +73,8 @@ pub(crate) struct Spilling {
     pub(crate) merged: bool,
     /// The file cannot be made or written.
     pub(crate) failed: bool,
+    /// `audit_fallback` has no place in the queue yet.
+    pub(crate) telling: bool,
     /// The spill thread has chunks in its hands.
     pub(crate) busy: bool,
     /// It is gone with a panic, and what it had in its hands with it.
@@ -229,12 +231,13 @@ impl Spiller {
                 self.file = None;
             }
             if state.spill.active {
+                self.tell_fallback(&mut state);
+                state.spill.telling = self.untold.is_some();
                 if std::mem::take(&mut state.spill.give_back) {
                     state.spill.active = false;
                     core.work.notify_all();
                     continue;
                 }
-                self.tell_fallback(&mut state);
                 let (mut chunks, mut bytes) = (Vec::new(), 0);
                 while bytes < WRITE
                     && let Some(chunk) = state.queue.take()
@@ -262,6 +265,7 @@ impl Spiller {
                     }
                     state.spill.active = true;
                     state.sleeping = false;
+                    state.spill.telling = self.untold.is_some();
                     state.ledger.health.degraded.get_or_insert_with(|| "records go to the pending file".into());
                     core.work.notify_all();
                     if let Batch::Held(batch) = &state.spill.batch {

@@ -113,7 +113,7 @@ impl Writer {
         core.request_spill(&mut state, || Cause::StoreFailed(e.to_string()));
         while state.spill.on && !state.spill.failed && Instant::now() < until {
             let saved = state.spill.active && state.queue.is_empty() && state.spill.holds(state.last_seq);
-            if saved && !state.spill.busy {
+            if saved && !state.spill.busy && !state.spill.telling {
                 break;
             }
             let left = until.saturating_duration_since(Instant::now());
