@@ -205,12 +205,14 @@ struct Entries<'a> {
     path: Option<&'a Path>,
     /// The number that must come next; 0 before the first.
     next: u64,
+    /// A segment was just begun: the spill may have let whole segments before it go.
+    fresh: bool,
     torn: Option<&'a Path>,
 }
 
 impl<'a> Entries<'a> {
     fn of(left: &'a Left) -> Self {
-        Self { segments: left.segments.iter(), rest: &[], path: None, next: 0, torn: None }
+        Self { segments: left.segments.iter(), rest: &[], path: None, next: 0, fresh: false, torn: None }
     }
 }
 
@@ -223,7 +225,10 @@ impl<'a> Iterator for Entries<'a> {
                 return None;
             }
             match next_checked(self.rest) {
-                Next::Entry(e, rest) if self.next == 0 || e.writer_seq() == self.next => {
+                Next::Entry(e, rest)
+                    if self.next == 0 || e.writer_seq() == self.next || (self.fresh && e.writer_seq() > self.next) =>
+                {
+                    self.fresh = false;
                     self.rest = rest;
                     self.next = e.writer_seq() + 1;
                     return Some(e);
@@ -232,6 +237,7 @@ impl<'a> Iterator for Entries<'a> {
                     let (_, bytes, path) = self.segments.next()?;
                     self.rest = bytes.get(HEADER..).unwrap_or_default();
                     self.path = Some(path);
+                    self.fresh = true;
                 }
                 Next::Entry(..) | Next::Torn => self.torn = self.path,
             }

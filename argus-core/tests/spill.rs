@@ -458,3 +458,66 @@ fn killed_child(path: &Path) {
     logger.flush(WAIT).unwrap();
     close(&logger);
 }
+
+#[test]
+fn callers_that_overflow_the_queue_again_and_again_lose_nothing() {
+    for round in 0..6 {
+        let dir = Dir::new();
+        let path = dir.path("trail.db");
+        let config = config(&path, &Faults::new()).queue_bytes(64 << 10).journal(false).overflow(Overflow::Spill);
+        let logger = AuditLogger::open(config).unwrap();
+        // As many as make the spill begin again at each moment of a merge's end.
+        let threads: Vec<_> = (0..6)
+            .map(|_| {
+                let logger = logger.clone();
+                std::thread::spawn(move || {
+                    (0..4_000u64).filter(|i| logger.log(AuditEvent::info("n").with("i", *i)).is_ok()).count()
+                })
+            })
+            .collect();
+        let accepted: usize = threads.into_iter().map(|t| t.join().unwrap()).sum();
+        logger.flush(WAIT).unwrap();
+        let h = logger.health();
+        assert_eq!((h.lost, h.pending, h.queued), (0, 0, 0), "round {round}: {h:?}");
+        close(&logger);
+        assert_eq!(numbers(&path).len(), accepted, "round {round}");
+        assert_ok(&path);
+    }
+}
+
+#[test]
+fn segments_that_the_spill_let_go_behind_a_held_batch_hide_nothing_from_recovery() {
+    const NAME: &str = "segments_that_the_spill_let_go_behind_a_held_batch_hide_nothing_from_recovery";
+    if let Some(part) = common::part() {
+        let path = Path::new(&part);
+        let faults = Faults::new();
+        let config = config(path, &faults).queue_bytes(16 << 20).overflow(Overflow::Spill);
+        let logger = AuditLogger::open(config).unwrap();
+        println!("queue {:?}", logger.health().queue);
+        faults.store(StoreFault::Stuck, ErrorKind::Io, u32::MAX);
+        log(&logger, 0..1);
+        faults.wait_until_stuck();
+        let text = "x".repeat(2_000);
+        for i in 1..20_000u64 {
+            logger.log(AuditEvent::info("n").with("i", i).with("t", text.as_str())).unwrap();
+        }
+        until("the spill", || logger.health().queued == 0);
+        // From here on only the journal has them.
+        faults.spill(ErrorKind::DiskFull);
+        log(&logger, 20_000..20_100);
+        println!("accepted");
+        std::process::abort();
+    }
+    let dir = Dir::new();
+    let path = dir.path("trail.db");
+    let output = common::child(NAME, path.to_str().unwrap()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    if text.contains("queue Memory") {
+        println!("SKIPPED: no journal on this file system");
+        return;
+    }
+    assert!(text.contains("accepted"), "{text}");
+    close(&open(&path));
+    assert!(numbers(&path).into_iter().eq(0..20_100), "{} of 20100", numbers(&path).len());
+    assert_ok(&path);
+}

@@ -71,6 +71,8 @@ pub(crate) struct Spilling {
     pub(crate) file: Option<PathBuf>,
     /// The file has served: the next spill makes another.
     pub(crate) merged: bool,
+    /// The writer takes the merged file away: no spill begins until it is gone.
+    pub(crate) ending: bool,
     /// The file cannot be made or written.
     pub(crate) failed: bool,
     /// `audit_fallback` has no place in the queue yet.
@@ -238,7 +240,8 @@ impl Spiller {
                     core.work.notify_all();
                     continue;
                 }
-                let (mut chunks, mut bytes) = (Vec::new(), 0);
+                let mut chunks = std::mem::take(&mut state.spill.returned);
+                let mut bytes: usize = chunks.iter().map(|c| c.bytes().len()).sum();
                 while bytes < WRITE
                     && let Some(chunk) = state.queue.take()
                 {
@@ -254,7 +257,8 @@ impl Spiller {
                 state = core.spill.wait(state).unwrap_or_else(|e| e.into_inner());
                 state.sleeping = false;
             } else {
-                if state.spill.wanted.is_some() && !matches!(state.spill.batch, Batch::Preparing) {
+                if state.spill.wanted.is_some() && !state.spill.ending && !matches!(state.spill.batch, Batch::Preparing)
+                {
                     if self.file.is_none() {
                         return Work::Begin;
                     }

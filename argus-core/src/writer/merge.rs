@@ -117,6 +117,17 @@ impl Writer {
             progress.last_in = progress.last_in.max(part.last_in);
             progress.missing.extend(part.missing);
             if over {
+                {
+                    let mut state = core.lock();
+                    if state.spill.active || state.spill.synced > progress.done {
+                        // A spill began again meanwhile, in the same file: it goes on.
+                        progress.count = 0;
+                        continue;
+                    }
+                    state.spill.file = None;
+                    state.spill.merged = true;
+                    state.spill.ending = true;
+                }
                 self.end_merge(path, progress);
                 return Ok(());
             }
@@ -155,9 +166,10 @@ impl Writer {
             state.spill.give_back = true;
             core.spill.notify_one();
             // It writes and syncs at most once more, or says that it cannot.
-            while state.spill.active && state.closing.is_none_or(|d| Instant::now() < d) {
+            while state.spill.active && state.spill.give_back && state.closing.is_none_or(|d| Instant::now() < d) {
                 state = core.work.wait_timeout(state, ANSWER).unwrap_or_else(|e| e.into_inner()).0;
             }
+            state.spill.give_back = false;
         }
         (state.spill.file.clone(), state.spill.synced, state.spill.active)
     }
@@ -243,9 +255,7 @@ impl Writer {
             }
         }
         let mut state = core.lock();
-        state.spill.file = None;
-        state.spill.merged = true;
-        state.spill.unwanted();
+        state.spill.ending = false;
         for (first, last) in progress.missing {
             lost += last - first + 1;
             self.lost_in_file(&core, &mut state, (first, last));
@@ -255,6 +265,7 @@ impl Writer {
         let callers = lost.min(health.pending);
         health.pending -= callers;
         health.lost += callers;
+        health.lost_by[LossReason::StoreFailed as usize] += callers;
         if health.pending == 0 {
             health.degraded = None;
         }
