@@ -1,0 +1,118 @@
+//! Makes a failure, and mends it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use argus_core::{ErrorKind, Faults, StoreFault};
+
+use crate::cases::{Case, Failure};
+
+/// A disk of 1 MiB, as long as it lives.
+pub struct Disk(PathBuf);
+
+impl Disk {
+    pub fn mount(at: &Path) -> Option<Self> {
+        fs::create_dir_all(at).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs"]).arg(at).output();
+        mounted.is_ok_and(|o| o.status.success()).then(|| Disk(at.into()))
+    }
+
+    pub fn remount(&self, how: &str) {
+        let options = format!("remount,{how}");
+        let done = Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap();
+        assert!(done.success(), "remount {how}");
+    }
+
+    pub fn fill(&self) {
+        use std::io::Write;
+        let mut filler = fs::File::create(self.0.join("filler")).unwrap();
+        for size in [65536, 4096, 64, 1] {
+            while filler.write_all(&vec![7; size]).is_ok() {}
+        }
+    }
+
+    fn free(&self) {
+        fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Something that can be made to fail, and mended.
+pub struct Broken<'a> {
+    pub case: Case,
+    pub path: &'a Path,
+    pub faults: Faults,
+    pub disk: Option<Disk>,
+    pub other: Option<rusqlite::Connection>,
+}
+
+/// In another process: whoever closes SQLite's file drops all locks that this process has on it.
+fn shell(script: &str, path: &Path) {
+    let done = Command::new("sh").args(["-c", script, "sh"]).arg(path).status().unwrap();
+    assert!(done.success(), "{script}");
+}
+
+/// Where the trail is while another thing stands in its place.
+pub fn away(path: &Path) -> PathBuf {
+    path.with_extension("away")
+}
+
+/// A log that is none of ours, to be put in the place of the trail.
+pub fn another(path: &Path) -> PathBuf {
+    path.with_file_name("another").with_extension(path.extension().unwrap())
+}
+
+impl Broken<'_> {
+    pub fn fail(&mut self) {
+        let disk = || self.disk.as_ref().unwrap();
+        match self.case.failure {
+            Failure::Told(fault, kind) => self.faults.store(fault, kind, u32::MAX),
+            Failure::BothFull => {
+                self.faults.spill(ErrorKind::DiskFull);
+                self.faults.store(StoreFault::Commit, ErrorKind::DiskFull, u32::MAX);
+            }
+            Failure::FullDisk => disk().fill(),
+            Failure::FullSpillDisk { begun } => {
+                if !begun {
+                    disk().fill();
+                }
+                self.faults.store(StoreFault::Commit, ErrorKind::DiskFull, u32::MAX);
+            }
+            Failure::ReadOnlyDisk => {}
+            Failure::MovedAway => fs::rename(self.path, away(self.path)).unwrap(),
+            Failure::Replaced => {
+                fs::rename(self.path, away(self.path)).unwrap();
+                fs::rename(another(self.path), self.path).unwrap();
+            }
+            Failure::Deleted => fs::remove_file(self.path).unwrap(),
+            Failure::Cut => shell("cp \"$1\" \"$1.whole\" && truncate -s 10 \"$1\"", self.path),
+            Failure::Locked | Failure::StuckReader => {
+                let c = rusqlite::Connection::open(self.path).unwrap();
+                if self.case.failure == Failure::Locked {
+                    c.execute_batch("BEGIN IMMEDIATE").unwrap();
+                } else {
+                    c.execute_batch("BEGIN").unwrap();
+                    c.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get::<_, u64>(0)).unwrap();
+                }
+                self.other = Some(c);
+            }
+        }
+    }
+
+    pub fn mend(&mut self) {
+        self.faults.heal();
+        match self.case.failure {
+            Failure::FullDisk | Failure::FullSpillDisk { .. } => self.disk.as_ref().unwrap().free(),
+            Failure::ReadOnlyDisk => self.disk.as_ref().unwrap().remount("rw"),
+            Failure::MovedAway | Failure::Replaced => fs::rename(away(self.path), self.path).unwrap(),
+            Failure::Cut => shell("dd if=\"$1.whole\" of=\"$1\" conv=notrunc status=none", self.path),
+            _ => self.other = None,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What must hold, whatever failed.
+
+use std::fs;
+use std::path::Path;
+
+use argus_core::{AuditLogger, AuditSink, Health};
+
+use crate::cases::{Case, Failure, Then};
+use crate::common::{assert_ok, records};
+
+/// Nothing is uncounted.
+pub fn account(logger: &AuditLogger) -> Health {
+    let h = logger.health();
+    assert_eq!(h.submitted, h.committed + h.rejected + h.lost + h.queued + h.pending, "{h:?}");
+    h
+}
+
+/// No pending file stays behind.
+pub fn nothing_left(dir: &Path) {
+    for folder in ["disk", "spill", "."] {
+        let files = fs::read_dir(dir.join(folder)).into_iter().flatten().map(|f| f.unwrap().file_name());
+        let left: Vec<_> = files.filter(|f| f.to_string_lossy().contains(".pending.")).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+/// The trail of a case that is over, against the calls that returned.
+pub fn look(case: Case, dir: &Path, returned: &[u64]) {
+    let kept = dir.join(format!("kept.{}", case.ending));
+    let path = if kept.exists() { kept } else { dir.join(format!("disk/trail.{}", case.ending)) };
+    assert_ok(&path);
+    if case.failure == Failure::Deleted {
+        return look_aside(case, dir, returned);
+    }
+    nothing_left(dir);
+    let all = records(&path);
+    let numbers: Vec<u64> =
+        all.iter().filter(|r| r.event == "n").map(|r| r.context_value("i").unwrap().as_u64().unwrap()).collect();
+    let said =
+        |reason: &str| all.iter().any(|r| r.event == "audit_gap" && r.context_value("reason").unwrap() == reason);
+    // A trail that could not be opened has no journal.
+    let memory = !case.journal || matches!(case.failure, Failure::Told(argus_core::StoreFault::Open, _));
+    match case.then {
+        Then::Killed(_) => {
+            // What the last call accepted was perhaps not printed any more. What a killed memory queue held is gone, from the end; and somebody says so.
+            let kept = numbers.starts_with(returned);
+            let told = memory && returned.starts_with(&numbers) && said("process_died");
+            assert!(kept || told, "{} of {} returned", numbers.len(), returned.len());
+        }
+        // As with a kill: nothing took what the queue held.
+        Then::Closes if case.nowhere() && memory => {
+            assert!(returned.starts_with(&numbers) && said("process_died"), "{} of {}", numbers.len(), returned.len());
+        }
+        _ => assert!(numbers == returned, "{} in the trail, {} returned", numbers.len(), returned.len()),
+    }
+    let fallback = all.iter().any(|r| r.event == "audit_fallback");
+    assert!(fallback || !case.spills() || case.killed(), "no audit_fallback");
+    let memory_gone = case.then == Then::Closes && memory;
+    assert!(!case.nowhere() || memory_gone || said("queue_full"), "a relay's loss is not recorded");
+}
+
+/// Of a log that is gone for ever: what it did not commit is in the files that the next open put aside.
+fn look_aside(case: Case, dir: &Path, returned: &[u64]) {
+    let mut aside = String::new();
+    for file in fs::read_dir(dir.join("disk")).unwrap().map(|f| f.unwrap().path()) {
+        let name = file.to_string_lossy().into_owned();
+        assert!(!name.contains(".pending.") || name.ends_with(".orphan"), "{name}");
+        if name.ends_with(".orphan") {
+            aside += &String::from_utf8_lossy(&fs::read(&file).unwrap());
+        }
+    }
+    let missing: Vec<_> = returned.iter().filter(|i| **i >= 20 && !aside.contains(&format!("{{\"i\":{i}}}"))).collect();
+    // (Printed and accepted in a memory queue that was killed: gone, from the end.)
+    let gone = case.killed() && !case.journal && returned.iter().rev().zip(missing.iter().rev()).all(|(a, b)| a == *b);
+    assert!(missing.is_empty() || gone, "{} of {}: {missing:?}", missing.len(), returned.len());
+}
