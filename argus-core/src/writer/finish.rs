@@ -68,6 +68,11 @@ impl Writer {
         if state.spill.active {
             return Arc::default();
         }
+        let core = self.core.clone();
+        if state.ledger.has_gaps() {
+            // Not only beside `audit_close`, with which they would be gone if that fails.
+            self.queue_gaps(&core, &mut state, core.config.clock.now());
+        }
         let mut chunks = std::mem::take(&mut state.spill.returned);
         while let Some(c) = state.queue.take() {
             chunks.push(c);
@@ -110,6 +115,11 @@ impl Writer {
         let core = self.core.clone();
         let until = deadline.max(Instant::now()) + SAVING;
         let mut state = core.lock();
+        if state.ledger.has_gaps() {
+            // What relays lost is to be told by the next open, since this one cannot.
+            self.queue_gaps(&core, &mut state, core.config.clock.now());
+            core.spill.notify_one();
+        }
         core.request_spill(&mut state, || Cause::StoreFailed(e.to_string()));
         while state.spill.on && !state.spill.failed && Instant::now() < until {
             let saved = state.spill.active && state.queue.is_empty() && state.spill.holds(state.last_seq);

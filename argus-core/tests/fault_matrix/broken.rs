@@ -9,22 +9,22 @@ use argus_core::{ErrorKind, Faults, StoreFault};
 use crate::cases::{Case, Failure};
 
 /// A disk of 1 MiB, as long as it lives.
-pub struct Disk(PathBuf);
+pub(crate) struct Disk(PathBuf);
 
 impl Disk {
-    pub fn mount(at: &Path) -> Option<Self> {
+    pub(crate) fn mount(at: &Path) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs"]).arg(at).output();
         mounted.is_ok_and(|o| o.status.success()).then(|| Disk(at.into()))
     }
 
-    pub fn remount(&self, how: &str) {
+    pub(crate) fn remount(&self, how: &str) {
         let options = format!("remount,{how}");
         let done = Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap();
         assert!(done.success(), "remount {how}");
     }
 
-    pub fn fill(&self) {
+    pub(crate) fn fill(&self) {
         use std::io::Write;
         let mut filler = fs::File::create(self.0.join("filler")).unwrap();
         for size in [65536, 4096, 64, 1] {
@@ -44,12 +44,12 @@ impl Drop for Disk {
 }
 
 /// Something that can be made to fail, and mended.
-pub struct Broken<'a> {
-    pub case: Case,
-    pub path: &'a Path,
-    pub faults: Faults,
-    pub disk: Option<Disk>,
-    pub other: Option<rusqlite::Connection>,
+pub(crate) struct Broken<'a> {
+    pub(crate) case: Case,
+    pub(crate) path: &'a Path,
+    pub(crate) faults: Faults,
+    pub(crate) disk: Option<Disk>,
+    pub(crate) other: Option<rusqlite::Connection>,
 }
 
 /// In another process: whoever closes SQLite's file drops all locks that this process has on it.
@@ -59,17 +59,17 @@ fn shell(script: &str, path: &Path) {
 }
 
 /// Where the trail is while another thing stands in its place.
-pub fn away(path: &Path) -> PathBuf {
+pub(crate) fn away(path: &Path) -> PathBuf {
     path.with_extension("away")
 }
 
 /// A log that is none of ours, to be put in the place of the trail.
-pub fn another(path: &Path) -> PathBuf {
+pub(crate) fn another(path: &Path) -> PathBuf {
     path.with_file_name("another").with_extension(path.extension().unwrap())
 }
 
 impl Broken<'_> {
-    pub fn fail(&mut self) {
+    pub(crate) fn fail(&mut self) {
         let disk = || self.disk.as_ref().unwrap();
         match self.case.failure {
             Failure::Told(fault, kind) => self.faults.store(fault, kind, u32::MAX),
@@ -105,7 +105,7 @@ impl Broken<'_> {
         }
     }
 
-    pub fn mend(&mut self) {
+    pub(crate) fn mend(&mut self) {
         self.faults.heal();
         match self.case.failure {
             Failure::FullDisk | Failure::FullSpillDisk { .. } => self.disk.as_ref().unwrap().free(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use argus_core::{ErrorKind, Overflow, StoreFault};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Failure {
+pub(crate) enum Failure {
     Told(StoreFault, ErrorKind),
     /// The pending file fails, too.
     BothFull,
@@ -32,19 +32,19 @@ pub enum Failure {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Then {
+pub(crate) enum Then {
     Heals,
     Closes,
     Killed(&'static str),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Case {
-    pub failure: Failure,
-    pub ending: &'static str,
-    pub overflow: &'static str,
-    pub journal: bool,
-    pub then: Then,
+pub(crate) struct Case {
+    pub(crate) failure: Failure,
+    pub(crate) ending: &'static str,
+    pub(crate) overflow: &'static str,
+    pub(crate) journal: bool,
+    pub(crate) then: Then,
 }
 
 use ErrorKind as K;
@@ -88,21 +88,21 @@ fn other_kinds() -> Vec<Failure> {
 
 impl Case {
     /// The disk is a real one, of which all that there is goes with this process.
-    pub fn real(&self) -> bool {
+    pub(crate) fn real(&self) -> bool {
         matches!(self.failure, F::FullDisk | F::FullSpillDisk { .. } | F::ReadOnlyDisk)
     }
 
-    pub fn killed(&self) -> bool {
+    pub(crate) fn killed(&self) -> bool {
         matches!(self.then, Then::Killed(_))
     }
 
     /// Neither the store nor the pending file takes anything.
-    pub fn nowhere(&self) -> bool {
+    pub(crate) fn nowhere(&self) -> bool {
         matches!(self.failure, F::BothFull | F::FullSpillDisk { .. })
     }
 
     /// Records go to the pending file.
-    pub fn spills(&self) -> bool {
+    pub(crate) fn spills(&self) -> bool {
         match self.failure {
             F::Told(S::Stuck, _) => false,
             // SQLite has what it needs in memory and in its log, and may not notice.
@@ -112,7 +112,7 @@ impl Case {
         }
     }
 
-    pub fn overflow(&self) -> Overflow {
+    pub(crate) fn overflow(&self) -> Overflow {
         match self.overflow {
             "block" => Overflow::Block { timeout: Duration::from_millis(50) },
             "reject" => Overflow::Reject,
@@ -151,13 +151,13 @@ impl Case {
         all
     }
 
-    pub fn all() -> Vec<Case> {
+    pub(crate) fn all() -> Vec<Case> {
         let others = other_kinds().into_iter().flat_map(Case::of).filter(|c| !c.killed());
         FAILURES.iter().copied().flat_map(Case::of).chain(others).collect()
     }
 
     /// Each failure once on each store, with the policies and what comes next in turn.
-    pub fn sample() -> Vec<Case> {
+    pub(crate) fn sample() -> Vec<Case> {
         let mut some = Vec::new();
         let mut turn = 0;
         for &failure in FAILURES.iter().filter(|f| **f != F::Locked) {

@@ -9,14 +9,14 @@ use crate::cases::{Case, Failure, Then};
 use crate::common::{assert_ok, records};
 
 /// Nothing is uncounted.
-pub fn account(logger: &AuditLogger) -> Health {
+pub(crate) fn account(logger: &AuditLogger) -> Health {
     let h = logger.health();
     assert_eq!(h.submitted, h.committed + h.rejected + h.lost + h.queued + h.pending, "{h:?}");
     h
 }
 
 /// No pending file stays behind.
-pub fn nothing_left(dir: &Path) {
+pub(crate) fn nothing_left(dir: &Path) {
     for folder in ["disk", "spill", "."] {
         let files = fs::read_dir(dir.join(folder)).into_iter().flatten().map(|f| f.unwrap().file_name());
         let left: Vec<_> = files.filter(|f| f.to_string_lossy().contains(".pending.")).collect();
@@ -25,7 +25,7 @@ pub fn nothing_left(dir: &Path) {
 }
 
 /// The trail of a case that is over, against the calls that returned.
-pub fn look(case: Case, dir: &Path, returned: &[u64]) {
+pub(crate) fn look(case: Case, dir: &Path, returned: &[u64]) {
     let kept = dir.join(format!("kept.{}", case.ending));
     let path = if kept.exists() { kept } else { dir.join(format!("disk/trail.{}", case.ending)) };
     assert_ok(&path);
