@@ -68,11 +68,6 @@ impl Writer {
         if state.spill.active {
             return Arc::default();
         }
-        let core = self.core.clone();
-        if state.ledger.has_gaps() {
-            // Not only beside `audit_close`, with which they would be gone if that fails.
-            self.queue_gaps(&core, &mut state, core.config.clock.now());
-        }
         let mut chunks = std::mem::take(&mut state.spill.returned);
         while let Some(c) = state.queue.take() {
             chunks.push(c);

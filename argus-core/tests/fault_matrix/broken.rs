@@ -20,8 +20,10 @@ impl Disk {
 
     pub(crate) fn remount(&self, how: &str) {
         let options = format!("remount,{how}");
-        let done = Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap();
-        assert!(done.success(), "remount {how}");
+        // A closed logger's threads let go of its files a moment later.
+        crate::until(&options, || {
+            Command::new("mount").args(["-o", &options]).arg(&self.0).output().unwrap().status.success()
+        });
     }
 
     pub(crate) fn fill(&self) {

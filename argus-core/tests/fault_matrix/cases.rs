@@ -101,6 +101,15 @@ impl Case {
         matches!(self.failure, F::BothFull | F::FullSpillDisk { .. })
     }
 
+    /// And the queue is filled up; the other cases show what happens while it has room.
+    pub(crate) fn fills_queue(&self) -> bool {
+        match self.failure {
+            F::BothFull => self.then != Then::Closes,
+            F::FullSpillDisk { begun } => !begun,
+            _ => false,
+        }
+    }
+
     /// Records go to the pending file.
     pub(crate) fn spills(&self) -> bool {
         match self.failure {

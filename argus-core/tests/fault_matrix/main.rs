@@ -22,7 +22,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use argus_core::{
-    AuditConfig, AuditError, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, Carrier, ErrorKind, Faults, StoreFault,
+    AuditConfig, AuditError, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, Carrier, ErrorKind, Faults, LossReason,
+    StoreFault,
 };
 use broken::{Broken, Disk, another, away};
 use cases::{Case, Failure, Then};
@@ -107,11 +108,15 @@ fn run(case: Case, dir: &Path, mut returned: impl FnMut(u64)) -> bool {
     if case.failure == Failure::StuckReader {
         logger.flush(WAIT).unwrap();
     }
-    if case.nowhere() {
+    // By a relay that has no event of it.
+    logger.report_loss(LossReason::Invalid, 1);
+    if case.fills_queue() {
         let relay = Carrier::relay(Duration::ZERO);
-        until("a full queue", || logger.submit(&AuditEvent::info("relayed"), &relay).is_err());
+        let text = "x".repeat(2_000);
+        let relayed = AuditEvent::info("relayed").with("text", text.as_str());
+        until("a full queue", || logger.submit(&relayed, &relay).is_err());
         // (Under `Spill` a caller waits for five seconds.)
-        let mut tries = 2_000_000..2_000_020;
+        let mut tries = 2_000_000..2_000_100;
         assert!(case.overflow == "spill" || tries.any(|i| !log(i)), "nobody is refused");
         assert!(logger.health().lost > 0 && logger.health().degraded.is_some());
     }
