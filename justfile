@@ -43,7 +43,7 @@ properties cases="20000":
 # Kills at random moments, as many as it takes
 kills rounds="1000":
     ARGUS_KILL_ROUNDS={{rounds}} cargo test --release -p argus-core --test killed -- --nocapture
-# Every failure x store x policy x what comes next (needs the right to mount for all of it)
+# Every failure x store x policy x what comes next (needs the right to mount for all of it, else it says SKIPPED)
 faults:
     ARGUS_FAULT_MATRIX=all cargo test -p argus-core --test fault_matrix -- --nocapture
 # The one unsafe file under Miri

@@ -110,7 +110,9 @@ impl Broken<'_> {
     pub(crate) fn mend(&mut self) {
         self.faults.heal();
         match self.case.failure {
-            Failure::FullDisk | Failure::FullSpillDisk { .. } => self.disk.as_ref().unwrap().free(),
+            Failure::FullDisk => self.disk.as_ref().unwrap().free(),
+            // The store works again, and that disk stays full: the queue comes back from the spill thread unwritten.
+            Failure::FullSpillDisk { .. } => {}
             Failure::ReadOnlyDisk => self.disk.as_ref().unwrap().remount("rw"),
             Failure::MovedAway | Failure::Replaced => fs::rename(away(self.path), self.path).unwrap(),
             Failure::Cut => shell("dd if=\"$1.whole\" of=\"$1\" conv=notrunc status=none", self.path),
