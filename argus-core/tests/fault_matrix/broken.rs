@@ -8,13 +8,14 @@ use argus_core::{ErrorKind, Faults, StoreFault};
 
 use crate::cases::{Case, Failure};
 
-/// A disk of 1 MiB, as long as it lives.
+/// A small disk, as long as it lives.
 pub(crate) struct Disk(PathBuf);
 
 impl Disk {
-    pub(crate) fn mount(at: &Path) -> Option<Self> {
+    pub(crate) fn mount(at: &Path, mib: u32) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs"]).arg(at).output();
+        let options = format!("size={mib}m,mode=0700");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).output();
         mounted.is_ok_and(|o| o.status.success()).then(|| Disk(at.into()))
     }
 

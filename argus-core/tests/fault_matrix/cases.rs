@@ -9,7 +9,7 @@ pub(crate) enum Failure {
     Told(StoreFault, ErrorKind),
     /// The pending file fails, too.
     BothFull,
-    /// A real disk of 1 MiB, filled up; the pending file stands elsewhere.
+    /// A real disk of 1 MiB (more with a journal, which has no place there), filled up; the pending file stands elsewhere.
     FullDisk,
     /// As `BothFull`, with a real disk of 1 MiB for the pending file; it is filled up before that is begun, or while it is written.
     FullSpillDisk {

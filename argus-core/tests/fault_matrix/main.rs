@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use argus_core::{
     AuditConfig, AuditError, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, Carrier, ErrorKind, Faults, LossReason,
-    StoreFault,
+    QueueKind, StoreFault,
 };
 use broken::{Broken, Disk, another, away};
 use cases::{Case, Failure, Then};
@@ -45,7 +45,10 @@ fn until(what: &str, mut is: impl FnMut() -> bool) {
 fn run(case: Case, dir: &Path, mut returned: impl FnMut(u64)) -> bool {
     let path = dir.join(format!("disk/trail.{}", case.ending));
     let of_spill = matches!(case.failure, Failure::FullSpillDisk { .. });
-    let disk = if case.real() { Disk::mount(&dir.join(if of_spill { "spill" } else { "disk" })) } else { None };
+    // (A disk of 1 MiB has no place for a journal.)
+    let mib = if case.journal && !of_spill { 8 } else { 1 };
+    let at = dir.join(if of_spill { "spill" } else { "disk" });
+    let disk = if case.real() { Disk::mount(&at, mib) } else { None };
     if case.real() && disk.is_none() {
         println!("SKIPPED {case:?}: mounting is not allowed here");
         return false;
@@ -72,6 +75,9 @@ fn run(case: Case, dir: &Path, mut returned: impl FnMut(u64)) -> bool {
         broken.fail();
     }
     let logger = AuditLogger::open(config.clone()).unwrap();
+    if case.real() && !of_spill {
+        assert_eq!(logger.health().queue == QueueKind::Journal, case.journal, "tmpfs reserves space");
+    }
     let mut log = |i: u64| match logger.log(AuditEvent::info("n").with("i", i)) {
         Ok(_) => {
             returned(i);
