@@ -299,6 +299,8 @@ impl Core {
                     let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else {
                         return Err(full);
                     };
+                    // A store gets stuck while we wait, too.
+                    let left = if state.spill.on && !state.spill.active { left.min(STUCK) } else { left };
                     state.waiting += 1;
                     if std::mem::take(&mut state.delaying) {
                         self.work.notify_one();
@@ -443,7 +445,7 @@ impl Core {
         state.closed = true;
         state.report = CloseReport {
             committed: state.ledger.health.committed,
-            left: n,
+            left: n + state.ledger.health.pending,
             error: Some(error.clone()),
             ..CloseReport::default()
         };
@@ -491,7 +493,7 @@ impl Core {
         if !state.closed {
             report.error = Some(AuditError::Timeout);
             report.committed = state.ledger.health.committed;
-            report.left = state.ledger.health.queued;
+            report.left = state.ledger.health.left();
         }
         drop(state);
         self.observers.drain(until);

@@ -44,11 +44,18 @@ mod switch {
         Stuck,
     }
 
+    #[derive(Clone, Copy, Debug)]
+    enum SpillFault {
+        Error(ErrorKind),
+        Stuck,
+        Panic,
+    }
+
     #[derive(Debug, Default)]
     struct Inner {
         store: Option<(StoreFault, ErrorKind, u32)>,
-        spill: Option<ErrorKind>,
-        /// A transaction waits.
+        spill: Option<SpillFault>,
+        /// A transaction waits, or a write to the pending file.
         stuck: bool,
     }
 
@@ -73,7 +80,17 @@ mod switch {
 
         /// Makes every write to the pending file fail.
         pub fn spill(&self, kind: ErrorKind) {
-            self.lock().spill = Some(kind);
+            self.lock().spill = Some(SpillFault::Error(kind));
+        }
+
+        /// Makes a write to the pending file wait until [`heal`](Self::heal).
+        pub fn spill_stuck(&self) {
+            self.lock().spill = Some(SpillFault::Stuck);
+        }
+
+        /// Makes the next write to the pending file panic.
+        pub fn spill_panics(&self) {
+            self.lock().spill = Some(SpillFault::Panic);
         }
 
         /// Everything works again.
@@ -83,7 +100,7 @@ mod switch {
             self.0.1.notify_all();
         }
 
-        /// Waits until a transaction is stuck.
+        /// Waits until a transaction is stuck, or a write to the pending file.
         pub fn wait_until_stuck(&self) {
             let inner = self.lock();
             drop(self.0.1.wait_while(inner, |i| !i.stuck).unwrap_or_else(|e| e.into_inner()));
@@ -109,8 +126,18 @@ mod switch {
         }
 
         pub(crate) fn of_spill(&self) -> Result<(), TrailError> {
-            match self.lock().spill {
-                Some(kind) => Err(TrailError::new(kind, "the pending file was told to fail")),
+            let mut inner = self.lock();
+            match inner.spill {
+                Some(SpillFault::Error(kind)) => Err(TrailError::new(kind, "the pending file was told to fail")),
+                Some(SpillFault::Stuck) => {
+                    inner.stuck = true;
+                    self.0.1.notify_all();
+                    let mut inner =
+                        self.0.1.wait_while(inner, |i| i.spill.is_some()).unwrap_or_else(|e| e.into_inner());
+                    inner.stuck = false;
+                    Ok(())
+                }
+                Some(SpillFault::Panic) => panic!("the spill thread was told to panic"),
                 None => Ok(()),
             }
         }

@@ -1,6 +1,7 @@
 //! The account of a logger: the only place that counts loss. The ledger lives inside the queue's lock, so that
 //! submitted = committed + rejected + lost + queued + pending holds whenever anybody looks.
 
+use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use crate::queue::QueueKind;
@@ -75,6 +76,22 @@ pub(crate) struct Gap {
 pub(crate) struct Ledger {
     pub(crate) health: Health,
     gaps: [Option<Gap>; LossReason::ALL.len()],
+    missing: VecDeque<(u64, u64)>,
+}
+
+/// What an `audit_gap` is due for.
+pub(crate) enum Untold {
+    /// Events that never got a number.
+    Counted(LossReason, Gap),
+    /// Records that had one.
+    Numbers { first: u64, last: u64 },
+}
+
+impl Health {
+    /// What is accepted and not committed yet.
+    pub(crate) fn left(&self) -> u64 {
+        self.queued + self.pending
+    }
 }
 
 impl Ledger {
@@ -104,10 +121,12 @@ impl Ledger {
         self.health.pending += n;
     }
 
-    /// Of the pending file, and to be committed or lost now.
-    pub(crate) fn unspilled(&mut self, n: u64) {
+    /// Of the pending file, and to be committed now. The file said whose they are, and may have been changed: no more than it had is counted.
+    pub(crate) fn unspilled(&mut self, n: u64) -> u64 {
+        let n = n.min(self.health.pending);
         self.health.pending -= n;
         self.health.queued += n;
+        n
     }
 
     /// Events that never got a number.
@@ -127,11 +146,19 @@ impl Ledger {
         self.health.lost_by[LossReason::StoreFailed as usize] += n;
     }
 
-    pub(crate) fn has_gaps(&self) -> bool {
-        self.gaps.iter().any(Option::is_some)
+    /// Numbers of accepted records that nobody has any more, to be named.
+    pub(crate) fn missing(&mut self, first: u64, last: u64) {
+        self.missing.push_back((first, last));
     }
 
-    pub(crate) fn take_gaps(&mut self) -> Vec<(LossReason, Gap)> {
-        LossReason::ALL.iter().filter_map(|r| self.gaps[*r as usize].take().map(|g| (*r, g))).collect()
+    pub(crate) fn has_gaps(&self) -> bool {
+        !self.missing.is_empty() || self.gaps.iter().any(Option::is_some)
+    }
+
+    pub(crate) fn take_gap(&mut self) -> Option<Untold> {
+        let named = self.missing.pop_front().map(|(first, last)| Untold::Numbers { first, last });
+        named.or_else(|| {
+            LossReason::ALL.iter().find_map(|r| self.gaps[*r as usize].take().map(|g| Untold::Counted(*r, g)))
+        })
     }
 }

@@ -112,6 +112,9 @@ impl AuditLogger {
             }
         };
         let spill_dir = config.spill_dir.as_ref().map(|d| std::path::absolute(d).unwrap_or_else(|_| d.clone()));
+        if let Some(dir) = &spill_dir {
+            crate::store::place::own_directory(dir, access)?;
+        }
         let beside = Beside { trail: location.path.clone(), access, spill_dir };
         Self::start(config, writer, &service, Some((location, beside)), Box::new(make))
     }
@@ -210,10 +213,7 @@ impl AuditLogger {
                         .with("location", place.as_str())
                         .with("location_reason", reason.as_str())
                         .with("argus_version", env!("CARGO_PKG_VERSION"));
-                    match trouble {
-                        None => w.open(&event)?,
-                        Some(e) => w.open_later(&event, e)?,
-                    }
+                    w.open(&event, trouble)?;
                     Ok((w, keeper.ok()))
                 });
                 match opened {
@@ -377,14 +377,19 @@ fn prepare(
         ..Owner::of_this_process()
     };
     match made {
-        Ok(store) => prepare_open(store, beside, core, identity, owner),
-        Err(e) if late::may_pass(&e) => prepare_late(make, beside, core, identity, owner, e),
+        Ok(store) => prepare_open((make, store), beside, core, identity, owner),
+        Err(e) if late::may_pass(&e) => {
+            let dir = beside.trail.parent().unwrap_or(Path::new("."));
+            crate::store::place::directory(dir, beside.access)?;
+            let lock = beside.begin(core.writer, &owner)?;
+            Ok(prepare_late(make, beside, core, identity, (owner, lock), e))
+        }
         Err(e) => Err(e),
     }
 }
 
 fn prepare_open(
-    mut store: Box<dyn Store>,
+    (make, mut store): (Box<late::Open>, Box<dyn Store>),
     beside: Beside,
     core: &Arc<Core>,
     identity: &Identity,
@@ -396,7 +401,21 @@ fn prepare_open(
         owner.queue = QueueKind::Journal.as_str().into();
     }
     let mut lock = beside.begin(core.writer, &owner)?;
-    recover(&mut *store, &beside, core, (identity, &owner.service_name))?;
+    let amend = |lock: &mut WriterLock, owner: &mut Owner| {
+        // Whoever recovers this writer must know that its queue could lose.
+        owner.queue = QueueKind::Memory.as_str().into();
+        let fail = |e| TrailError::io("cannot write the writer's lock file", beside.lock(core.writer), e);
+        lock.amend(&owner.queue).map_err(fail)
+    };
+    match recover(&mut *store, &beside, core, (identity, &owner.service_name)) {
+        Ok(()) => {}
+        Err(e) if late::may_pass(&e) => {
+            drop(store);
+            amend(&mut lock, &mut owner)?;
+            return Ok(prepare_late(make, beside, core, identity, (owner, lock), e));
+        }
+        Err(e) => return Err(e),
+    }
     let keeper = reserves.and_then(|()| {
         let made = Keeper::begin(beside.clone(), (log_id, core.writer), owner.clone(), core.config.queue_bytes);
         let (keeper, queue) = made.map_err(|e| e.to_string())?;
@@ -404,10 +423,7 @@ fn prepare_open(
         Ok(keeper)
     });
     if keeper.is_err() && owner.queue != QueueKind::Memory.as_str() {
-        // Whoever recovers this writer must know that its queue could lose.
-        owner.queue = QueueKind::Memory.as_str().into();
-        let fail = |e| TrailError::io("cannot write the writer's lock file", beside.lock(core.writer), e);
-        lock.amend(&owner.queue).map_err(fail)?;
+        amend(&mut lock, &mut owner)?;
     }
     if let Err(why) = &keeper
         && core.config.journal
@@ -424,12 +440,9 @@ fn prepare_late(
     beside: Beside,
     core: &Arc<Core>,
     identity: &Identity,
-    owner: Owner,
+    (owner, lock): (Owner, WriterLock),
     trouble: TrailError,
-) -> Result<Prepared, TrailError> {
-    let dir = beside.trail.parent().unwrap_or(Path::new("."));
-    crate::store::place::directory(dir, beside.access)?;
-    let lock = beside.begin(core.writer, &owner)?;
+) -> Prepared {
     let ready = {
         let (beside, core, identity, service) =
             (beside.clone(), core.clone(), identity.clone(), owner.service_name.clone());
@@ -437,13 +450,13 @@ fn prepare_late(
     };
     let store = Box::new(late::LateStore::new(make, Box::new(ready)));
     start_spiller(core, beside, None, &owner, identity);
-    Ok(Prepared {
+    Prepared {
         store,
         // A segment names the log that it belongs to, which nobody knows yet.
         keeper: Err("the trail could not be opened yet".into()),
         lock: Some(lock),
         trouble: Some(trouble),
-    })
+    }
 }
 
 fn recover(store: &mut dyn Store, beside: &Beside, core: &Core, me: (&Identity, &str)) -> Result<(), TrailError> {

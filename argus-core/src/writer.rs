@@ -16,15 +16,17 @@ use crate::adopt;
 use crate::canonical::Fields;
 use crate::core::{Core, State, own_entry};
 use crate::entry::entries;
-use crate::error::{AuditError, TrailError};
+use crate::error::{AuditError, ErrorKind, TrailError};
 use crate::event::AuditEvent;
+use crate::health::Untold;
 use crate::id::Checksum;
 use crate::level::Level;
 use crate::queue::files::WriterLock;
 use crate::queue::{Chunk, QueueKind, room_for_own};
+use crate::sink::LossReason;
 use crate::spill::{Batch, Cause};
 use crate::stack::Names;
-use crate::store::{Closed, Ends, ForeignRow, Head, Store};
+use crate::store::{Closed, Ends, ForeignRow, Head, Store, late};
 use crate::time;
 pub(crate) use seal::{Identity, LogWriter, context_of, seal_entry, seal_log_record, sha256_hex};
 use seal::{new_id, seal};
@@ -74,6 +76,8 @@ enum Gathered {
     Closing(Arc<Vec<Chunk>>, Instant),
     /// The spill thread has the queue.
     Spilled,
+    /// The spill thread is gone, with records that were before what is queued.
+    Broken,
 }
 
 /// What became of a batch.
@@ -126,36 +130,40 @@ impl Writer {
         self
     }
 
-    /// Commits `audit_open` and what the opening of the store found: the proof that the trail works.
-    pub(crate) fn open(&mut self, event: &AuditEvent<'_>) -> Result<(), TrailError> {
-        let mut chunk = Vec::new();
+    /// Commits `audit_open` and what the opening of the store found: the proof that the trail works. If it cannot for now, because of this `trouble` or of what
+    /// the transaction says, `audit_open` is the first record of the pending file.
+    pub(crate) fn open(&mut self, event: &AuditEvent<'_>, trouble: Option<TrailError>) -> Result<(), TrailError> {
         let core = self.core.clone();
         if core.config.include_stack {
             self.names.prepare();
         }
-        let now = core.config.clock.now();
-        own_entry(&core, &mut core.lock(), event, now, &mut chunk).map_err(|e| {
-            TrailError::new(crate::error::ErrorKind::Config, "the audit_open record cannot be made").because(e)
-        })?;
-        let mut chunks = [Chunk::Own(chunk)];
-        self.withhold(&mut chunks);
-        self.transact(&[chunks[0].bytes()], false, None)?;
-        self.acknowledge(&chunks);
-        Ok(())
+        let (now, mut own) = (core.config.clock.now(), Vec::new());
+        own_entry(&core, &mut core.lock(), event, now, &mut own)
+            .map_err(|e| TrailError::new(ErrorKind::Config, "the audit_open record cannot be made").because(e))?;
+        let e = match trouble {
+            Some(e) => e,
+            None => {
+                let mut chunks = [Chunk::Own(own.clone())];
+                self.withhold(&mut chunks);
+                let Err(e) = self.transact(&[chunks[0].bytes()], false, None) else {
+                    self.acknowledge(&chunks);
+                    return Ok(());
+                };
+                self.store.rollback();
+                // It may be in, in spite of the error.
+                (self.again, self.again_to) = (!self.created_at.is_empty(), Some(1));
+                e
+            }
+        };
+        if late::may_pass(&e) { self.open_later(&own, e) } else { Err(e) }
     }
 
-    /// As `open`, of a store that cannot be opened for now: `audit_open` is the first record of the pending file.
-    pub(crate) fn open_later(&mut self, event: &AuditEvent<'_>, e: TrailError) -> Result<(), TrailError> {
+    /// Waits until the pending file has the first record.
+    fn open_later(&mut self, own: &[u8], e: TrailError) -> Result<(), TrailError> {
         let core = self.core.clone();
-        if core.config.include_stack {
-            self.names.prepare();
-        }
-        let now = core.config.clock.now();
-        let mut own = Vec::new();
         let mut state = core.lock();
-        let made = own_entry(&core, &mut state, event, now, &mut own);
-        if made.is_ok() && room_for_own(&mut state) {
-            state.queue.push(&own);
+        if room_for_own(&mut state) {
+            state.queue.push_own(own);
             core.request_spill(&mut state, || Cause::StoreFailed(e.to_string()));
             while state.spill.on && !state.spill.failed && !state.spill.holds(1) {
                 state = core.work.wait_timeout(state, GRACE).unwrap_or_else(|e| e.into_inner()).0;
@@ -187,6 +195,7 @@ impl Writer {
         loop {
             match self.gather() {
                 Gathered::Closing(batch, deadline) => return self.finish(batch, deadline),
+                Gathered::Broken => return self.break_off(),
                 Gathered::Spilled => {
                     if self.merge(None).is_err() {
                         return self.finish_now();
@@ -271,6 +280,9 @@ impl Writer {
         if state.spill.active {
             return Gathered::Spilled;
         }
+        if state.spill.broken {
+            return Gathered::Broken;
+        }
         if state.queue.is_empty() && state.ledger.has_gaps() {
             self.queue_gaps(&core, &mut state, now);
         }
@@ -279,7 +291,8 @@ impl Writer {
         let mut chunks = std::mem::take(&mut state.spill.returned);
         let mut bytes: usize = chunks.iter().map(|c| c.bytes().len()).sum();
         // A bound on what one transaction holds back; the rest stays queued.
-        while bytes < BATCH {
+        let most = BATCH.min(state.queue.limit() / 2);
+        while chunks.is_empty() || bytes < most {
             let Some(chunk) = state.queue.take() else { break };
             bytes += chunk.bytes().len();
             chunks.push(chunk);
@@ -314,13 +327,12 @@ impl Writer {
 
     /// Gap records go through the queue like any other, so that their numbers stand in a journal, too. Without room they wait for the next time.
     fn queue_gaps(&self, core: &Arc<Core>, state: &mut State, now: SystemTime) {
-        if !room_for_own(state) {
-            return;
-        }
-        let mut own = Vec::new();
-        self.gap_records(core, state, now, &mut own);
-        for entry in entries(&own) {
-            state.queue.push(entry.bytes());
+        while state.ledger.has_gaps() && room_for_own(state) {
+            let mut own = Vec::new();
+            self.gap_record(core, state, now, &mut own);
+            if !own.is_empty() {
+                state.queue.push_own(&own);
+            }
         }
     }
 
@@ -340,7 +352,7 @@ impl Writer {
         let event = event.with("queued_bytes", queued).with("limit_bytes", limit);
         let mut own = Vec::new();
         if own_entry(core, state, &event, now, &mut own).is_ok() {
-            state.queue.push(&own);
+            state.queue.push_own(&own);
         }
     }
 
@@ -351,20 +363,23 @@ impl Writer {
         }
     }
 
-    fn gap_records(&self, core: &Arc<Core>, state: &mut State, now: SystemTime, out: &mut Vec<u8>) {
-        for (reason, gap) in state.ledger.take_gaps() {
-            let (first, last) = (time::format_timestamp(gap.first), time::format_timestamp(gap.last));
-            let event = AuditEvent::security("audit_gap")
-                .component("argus")
-                .with("reason", reason.as_str())
-                .with("writer", self.writer.as_str())
-                .with("count", gap.count);
-            let event = event.with("first_time", first.as_str()).with("last_time", last.as_str());
-            if own_entry(core, state, &event, now, out).is_err() {
-                // Fixed short fields: it cannot fail, and the count stays in health() all the same.
-                continue;
+    /// One of the gap records that are due.
+    fn gap_record(&self, core: &Arc<Core>, state: &mut State, now: SystemTime, out: &mut Vec<u8>) {
+        let Some(gap) = state.ledger.take_gap() else { return };
+        let event = AuditEvent::security("audit_gap").component("argus").with("writer", self.writer.as_str());
+        // (Fixed short fields: it cannot fail, and the count stays in health() all the same.)
+        let _ = match gap {
+            Untold::Counted(reason, gap) => {
+                let (first, last) = (time::format_timestamp(gap.first), time::format_timestamp(gap.last));
+                let event = event.with("reason", reason.as_str()).with("count", gap.count);
+                let event = event.with("first_time", first.as_str()).with("last_time", last.as_str());
+                own_entry(core, state, &event, now, out)
             }
-        }
+            Untold::Numbers { first, last } => {
+                let event = event.with("reason", LossReason::StoreFailed.as_str()).with("first", first);
+                own_entry(core, state, &event.with("last", last), now, out)
+            }
+        };
     }
 
     /// Commits until it succeeds, or until the pending file has the batch; gives up only when the trail is closing and its deadline is over.
@@ -438,6 +453,10 @@ impl Writer {
     /// One transaction: head, adopted rows, findings, the entries that are not in yet, and `recovered`, the context of an `audit_recovered` record.
     fn transact(&mut self, chunks: &[&[u8]], closed: bool, recovered: Option<&str>) -> Result<(), TrailError> {
         self.sealed.clear();
+        if !self.again {
+            // That of another transaction.
+            self.created_at.clear();
+        }
         let mut head = self.store.begin()?;
         let now = match self.again {
             true => std::mem::take(&mut self.created_at),

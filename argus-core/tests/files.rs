@@ -69,7 +69,8 @@ fn another_log_in_its_place_gets_none_of_its_records() {
         let (tell, told) = mpsc::channel();
         let config = AuditConfig::new(&path).on_error(move |e| drop(tell.send(e.to_string())));
         close(&AuditLogger::open(config).unwrap());
-        assert!(told.recv_timeout(WAIT).unwrap().contains(".orphan"));
+        let said = told.recv_timeout(WAIT).unwrap();
+        assert!(said.contains(".orphan"), "{said}");
         assert!(
             fs::read_dir(dir.0.path()).unwrap().any(|e| e.unwrap().path().to_string_lossy().ends_with(".jsonl.orphan"))
         );

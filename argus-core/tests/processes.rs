@@ -220,7 +220,7 @@ fn a_queue_that_is_nearly_full_is_told_of_once() {
         trail.fail(u32::MAX);
         let filling = "x".repeat(1000);
         let mut n = 0;
-        while logger.health().queue_bytes < 60 << 10 {
+        while logger.health().queue_bytes < 54 << 10 {
             logger.log(AuditEvent::info("filling").with("text", filling.as_str())).unwrap();
             n += 1;
         }

@@ -10,7 +10,7 @@ use super::Room;
 use super::files::{self, HEADER};
 use super::segment::{Segment, Span, Tail};
 
-/// The writer takes runs of about this size, so that a transaction can stop between them.
+/// The writer takes runs of about this size, of a small queue shorter ones, so that a transaction can stop between them.
 const RUN: usize = 64 << 10;
 /// Segments that wait zeroed; more are removed.
 const SPARE: usize = 1;
@@ -30,6 +30,8 @@ struct Used {
 }
 
 pub(crate) struct JournalQueue {
+    /// About the length of a run.
+    run: usize,
     tail: Tail,
     path: PathBuf,
     number: u64,
@@ -66,14 +68,15 @@ impl JournalQueue {
     /// A queue of at most `limit` bytes in segments of `len`, of which this is the first.
     pub(crate) fn new(first: Made, len: usize, limit: usize) -> Self {
         let (tail, path) = begin(first, 1);
-        let taken = tail.at();
+        let (taken, run) = (tail.at(), RUN.min(limit / 8).max(1024));
         Self {
+            run,
             tail,
             path,
             number: 1,
             unreleased: 0,
             taken,
-            marks: VecDeque::with_capacity(len / RUN + 1),
+            marks: VecDeque::with_capacity(len / run + 1),
             last_mark: taken,
             ready: VecDeque::with_capacity(64),
             used: VecDeque::with_capacity(16),
@@ -88,24 +91,24 @@ impl JournalQueue {
         }
     }
 
-    pub(crate) fn room(&self, len: usize) -> Room {
-        if self.bytes > 0 && self.bytes + len > self.limit {
+    pub(crate) fn room(&self, len: usize, reserve: usize) -> Room {
+        if self.bytes > 0 && self.bytes + len + reserve > self.limit {
             return Room::Full;
         }
-        if self.tail.room() >= len || !self.spare.is_empty() {
+        if self.tail.room() >= len + reserve || !self.spare.is_empty() {
             return Room::Ok;
         }
         if self.idle.is_empty() && (self.made >= self.most || self.stuck) { Room::Full } else { Room::Segment }
     }
 
-    pub(crate) fn push(&mut self, entry: &[u8]) {
-        if self.tail.room() < entry.len() {
+    pub(crate) fn push(&mut self, entry: &[u8], reserve: usize) {
+        if self.tail.room() < entry.len() + reserve {
             self.roll();
         }
         if self.tail.append(entry) {
             self.bytes += entry.len();
             self.unreleased += entry.len();
-            if self.tail.at() - self.last_mark >= RUN {
+            if self.tail.at() - self.last_mark >= self.run {
                 self.last_mark = self.tail.at();
                 self.marks.push_back(self.last_mark);
             }
@@ -278,15 +281,15 @@ mod tests {
         for round in 0..40 {
             for _ in 0..(round % 7) * 60 {
                 let e = entry(8 * (8 + (pushed % 50) as usize), (pushed % 251) as u8);
-                match q.room(e.len()) {
+                match q.room(e.len(), 0) {
                     Room::Ok => {}
                     Room::Segment => {
                         keep(&mut q, &mut n, &mut removed);
-                        assert_eq!(q.room(e.len()), Room::Ok);
+                        assert_eq!(q.room(e.len(), 0), Room::Ok);
                     }
                     other => panic!("{other:?}"),
                 }
-                q.push(&e);
+                q.push(&e, 0);
                 pushed += 1;
             }
             let mut runs = Vec::new();
@@ -316,27 +319,27 @@ mod tests {
         let mut q = JournalQueue::new(made(0), LEN, 1 << 20);
         let e = entry(64 << 10, 1);
         for _ in 0..4 {
-            assert_eq!(q.room(e.len()), Room::Ok);
-            q.push(&e);
+            assert_eq!(q.room(e.len(), 0), Room::Ok);
+            q.push(&e, 0);
         }
-        assert_eq!(q.room(e.len()), Room::Segment);
+        assert_eq!(q.room(e.len(), 0), Room::Segment);
         assert!(matches!(q.task(), Some(Task::Make)));
         q.failed();
-        assert_eq!((q.room(e.len()), q.has_task()), (Room::Full, false));
+        assert_eq!((q.room(e.len(), 0), q.has_task()), (Room::Full, false));
         q.retry();
-        assert_eq!((q.room(e.len()), q.has_task()), (Room::Segment, true));
+        assert_eq!((q.room(e.len(), 0), q.has_task()), (Room::Segment, true));
         let (mut n, mut removed) = (0, Vec::new());
         for _ in 4..16 {
             keep(&mut q, &mut n, &mut removed);
-            assert_eq!(q.room(e.len()), Room::Ok);
-            q.push(&e);
+            assert_eq!(q.room(e.len(), 0), Room::Ok);
+            q.push(&e, 0);
         }
-        assert_eq!(q.room(e.len()), Room::Full, "the limit in bytes");
+        assert_eq!(q.room(e.len(), 0), Room::Full, "the limit in bytes");
         while let Some((span, number)) = q.take() {
             q.release(span, number);
         }
         keep(&mut q, &mut n, &mut removed);
-        assert_eq!(q.room(e.len()), Room::Ok);
+        assert_eq!(q.room(e.len(), 0), Room::Ok);
         assert!(!removed.is_empty(), "what a burst needed is given back");
     }
 }

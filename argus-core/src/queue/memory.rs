@@ -4,32 +4,34 @@ use std::collections::VecDeque;
 
 use super::Room;
 
-/// Size of a chunk; one larger entry gets a chunk of its own.
+/// Size of a chunk, but less than a small bound, so that what one holds is never the whole queue; one larger entry gets a chunk of its own.
 const CHUNK: usize = 64 << 10;
 
 #[derive(Debug)]
 pub(crate) struct MemoryQueue {
     chunks: VecDeque<Vec<u8>>,
     spare: Vec<Vec<u8>>,
+    chunk: usize,
     bytes: usize,
     limit: usize,
 }
 
 impl MemoryQueue {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { chunks: VecDeque::new(), spare: Vec::new(), bytes: 0, limit }
+        let chunk = CHUNK.min(limit / 8).max(1024);
+        Self { chunks: VecDeque::new(), spare: Vec::new(), chunk, bytes: 0, limit }
     }
 
-    /// Whether an entry of `len` bytes could be appended now.
-    pub(crate) fn room(&self, len: usize) -> Room {
+    /// Whether an entry of `len` bytes could be appended now, and leave so much free.
+    pub(crate) fn room(&self, len: usize, reserve: usize) -> Room {
         // An empty queue takes any entry: a bound below the record cap must not make a record impossible.
-        if self.bytes > 0 && self.bytes + len > self.limit {
+        if self.bytes > 0 && self.bytes + len + reserve > self.limit {
             return Room::Full;
         }
         match self.chunks.back() {
             Some(c) if c.capacity() - c.len() >= len => Room::Ok,
             _ if self.spare.last().is_some_and(|s| s.capacity() >= len) => Room::Ok,
-            _ => Room::Chunk(len.max(CHUNK)),
+            _ => Room::Chunk(len.max(self.chunk)),
         }
     }
 
@@ -58,7 +60,7 @@ impl MemoryQueue {
     /// Gives back a chunk whose entries are committed or abandoned.
     pub(crate) fn release(&mut self, mut chunk: Vec<u8>) {
         self.bytes -= chunk.len();
-        if self.spare.len() < 4 && chunk.capacity() == CHUNK {
+        if self.spare.len() < 4 && chunk.capacity() == self.chunk {
             chunk.clear();
             self.spare.push(chunk);
         }

@@ -63,9 +63,18 @@ impl Queue {
 
     /// Whether an entry of `len` bytes could be appended now.
     pub(crate) fn room(&self, len: usize) -> Room {
+        self.room_before(len, self.reserve())
+    }
+
+    /// What callers must leave free: when nothing else works any more, records of Argus itself say so.
+    fn reserve(&self) -> usize {
+        RESERVE.min(self.limit() / 8)
+    }
+
+    fn room_before(&self, len: usize, reserve: usize) -> Room {
         match self {
-            Queue::Memory(q) => q.room(len),
-            Queue::Journal(q) => q.room(len),
+            Queue::Memory(q) => q.room(len, reserve),
+            Queue::Journal(q) => q.room(len, reserve),
         }
     }
 
@@ -77,9 +86,18 @@ impl Queue {
 
     /// Appends an entry that `room` found room for.
     pub(crate) fn push(&mut self, entry: &[u8]) {
+        let reserve = self.reserve();
         match self {
             Queue::Memory(q) => q.push(entry),
-            Queue::Journal(q) => q.push(entry),
+            Queue::Journal(q) => q.push(entry, reserve),
+        }
+    }
+
+    /// Appends an entry of Argus itself that `room_for_own` found room for.
+    pub(crate) fn push_own(&mut self, entry: &[u8]) {
+        match self {
+            Queue::Memory(q) => q.push(entry),
+            Queue::Journal(q) => q.push(entry, 0),
         }
     }
 
@@ -135,9 +153,12 @@ impl Queue {
     }
 }
 
-/// Whether the queue has room for a few short records of Argus itself.
+/// What of the queue callers do not get, at most.
+const RESERVE: usize = 16 << 10;
+
+/// Whether the queue has room for a short record of Argus itself.
 pub(crate) fn room_for_own(state: &mut crate::core::State) -> bool {
-    match state.queue.room(4096) {
+    match state.queue.room_before(4096, 0) {
         Room::Ok => true,
         Room::Chunk(n) => {
             state.queue.supply(Vec::with_capacity(n));

@@ -22,6 +22,8 @@ fn flags() -> i32 {
 pub(crate) struct PendingFile {
     file: File,
     path: PathBuf,
+    /// The first line.
+    head: Vec<u8>,
     /// Bytes that are written and synced.
     synced: u64,
     /// Something may stand behind them.
@@ -52,13 +54,14 @@ impl PendingFile {
         let mut made = Self {
             file,
             path: path.into(),
+            head: head.line(),
             synced: 0,
             dirty: false,
             #[cfg(any(test, feature = "test-util"))]
             faults: faults.clone(),
         };
         let begun = place::set_access(path, access.mode, access.group)
-            .and_then(|()| made.append(&head.line()))
+            .and_then(|()| made.append(&[]))
             .and_then(|()| place::sync_directory(parent));
         if begun.is_err() {
             let _ = std::fs::remove_file(path);
@@ -74,9 +77,13 @@ impl PendingFile {
             if std::mem::replace(&mut self.dirty, true) {
                 self.file.set_len(self.synced.min(self.file.metadata()?.len()))?;
             }
-            // Cut by somebody: what is left of a line is ended, and the next ones stand for themselves.
+            // Cut by somebody: what is left of a line is ended, and the next ones stand for themselves. A head must be whole.
             let len = self.file.metadata()?.len();
-            if len < self.synced {
+            if len < self.head.len() as u64 {
+                self.file.set_len(0)?;
+                self.file.write_all_at(&self.head, 0)?;
+                self.synced = self.head.len() as u64;
+            } else if len < self.synced {
                 self.file.write_all_at(b"\n", len)?;
                 self.synced = len + 1;
             }
@@ -118,7 +125,7 @@ impl Lines {
         }
         let mut reader = BufReader::with_capacity(256 << 10, file);
         let mut line = Vec::new();
-        if !whole(&mut reader, &mut line, path)? {
+        if whole(&mut reader, &mut line, path)? == 0 {
             return Ok(None);
         }
         let text = std::str::from_utf8(&line).unwrap_or_default();
@@ -161,12 +168,16 @@ impl Lines {
         moved.map(drop).map_err(|e| TrailError::io("cannot read a pending file", &self.path, e))
     }
 
-    /// The next whole line without its end. `None`: there is none; a torn one was never synced.
+    /// The next whole line without its end. `None`: there is none; a torn one was never synced. After `Damaged` the line behind it is next.
     pub(crate) fn next(&mut self) -> Result<Option<&str>, TrailError> {
-        if !whole(&mut self.reader, &mut self.line, &self.path)? {
+        let read = whole(&mut self.reader, &mut self.line, &self.path)?;
+        if read == 0 {
             return Ok(None);
         }
-        self.at += self.line.len() as u64;
+        self.at += read;
+        if read > self.line.len() as u64 {
+            return Err(damaged("a line is longer than any record", &self.path));
+        }
         let text = std::str::from_utf8(&self.line).map_err(|_| damaged("a line is not UTF-8", &self.path))?;
         Ok(Some(text.trim_end_matches('\n')))
     }
@@ -178,15 +189,23 @@ pub(crate) fn damaged(what: &str, path: &Path) -> TrailError {
         .help("the file is kept as evidence")
 }
 
-/// Reads one line with its end; false where none ends.
-fn whole(reader: &mut BufReader<File>, line: &mut Vec<u8>, path: &Path) -> Result<bool, TrailError> {
+/// Reads one line with its end and returns its length; 0 where none ends. Of one longer than any record only the beginning is kept.
+fn whole(reader: &mut BufReader<File>, line: &mut Vec<u8>, path: &Path) -> Result<u64, TrailError> {
     line.clear();
-    let read = reader.by_ref().take(MAX_LINE as u64 + 1).read_until(b'\n', line);
-    let n = read.map_err(|e| TrailError::io("cannot read a pending file", path, e))?;
-    if n > MAX_LINE {
-        return Err(damaged("a line is longer than any record", path));
+    let fail = |e| TrailError::io("cannot read a pending file", path, e);
+    let mut read = reader.by_ref().take(MAX_LINE as u64).read_until(b'\n', line).map_err(fail)?;
+    let mut ended = line.last() == Some(&b'\n');
+    while !ended && read >= MAX_LINE {
+        let more = reader.fill_buf().map_err(fail)?;
+        let Some(n) = (!more.is_empty()).then(|| more.iter().position(|b| *b == b'\n').map_or(more.len(), |i| i + 1))
+        else {
+            break;
+        };
+        ended = more.get(n - 1) == Some(&b'\n');
+        reader.consume(n);
+        read += n;
     }
-    Ok(line.last() == Some(&b'\n'))
+    Ok(if ended { read as u64 } else { 0 })
 }
 
 #[cfg(test)]

@@ -15,16 +15,19 @@ use crate::entry::entries;
 use crate::error::{AuditError, ErrorKind, TrailError};
 use crate::event::AuditEvent;
 use crate::id::WriterId;
-use crate::queue::files::{Beside, Owner};
+use crate::queue::files::{Beside, Owner, WriterLock};
 use crate::queue::{Chunk, room_for_own};
 use crate::sink::{Receipt, State as Fate};
 use crate::stack::Names;
+use crate::store::place;
 use crate::writer::Identity;
 use file::PendingFile;
 use line::Head;
 
 /// What one write takes from the queue.
 const WRITE: usize = 1 << 20;
+/// What a writer's lock says of its queue once the pending file has all of it.
+pub(crate) const SPILLED: &str = "spilled";
 /// The pause after the pending file failed.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often a failure that lasts is told of.
@@ -81,6 +84,8 @@ pub(crate) struct Spilling {
     pub(crate) busy: bool,
     /// It is gone with a panic, and what it had in its hands with it.
     pub(crate) broken: bool,
+    /// The writer's lock, if the trail was closed while this thread still wrote: until it is done, nobody else may take the file.
+    pub(crate) lock: Option<WriterLock>,
 }
 
 impl Spilling {
@@ -103,7 +108,8 @@ impl Spilling {
     /// Nobody needs it any more.
     pub(crate) fn unwanted(&mut self) {
         if !self.active {
-            self.wanted = None;
+            // What was wrong with the file may have passed, too.
+            (self.wanted, self.failed) = (None, false);
         }
     }
 }
@@ -127,7 +133,6 @@ impl Core {
         drop(state);
         self.work.notify_all();
         self.space.notify_all();
-        self.observers.error(AuditError::Panicked { field: "spill".into() });
     }
 
     /// Gives a batch back to the queue, once nobody reads it.
@@ -227,6 +232,12 @@ impl Spiller {
         let mut state = core.lock();
         loop {
             if state.closed {
+                if let Some(mut lock) = state.spill.lock.take()
+                    && state.spill.holds(state.last_seq)
+                {
+                    // Whoever recovers it need not suppose a loss.
+                    let _ = lock.amend(SPILLED);
+                }
                 return Work::End;
             }
             if std::mem::take(&mut state.spill.merged) {
@@ -285,6 +296,9 @@ impl Spiller {
     }
 
     fn create(&self) -> Result<PendingFile, TrailError> {
+        if let Some(dir) = &self.beside.spill_dir {
+            place::own_directory(dir, self.beside.access)?;
+        }
         PendingFile::create(
             &self.beside.pending(self.core.writer),
             self.beside.access,
@@ -353,7 +367,7 @@ impl Spiller {
         let event = event.with("error", &error).with("file", file.as_str());
         let mut own = Vec::new();
         if own_entry(&self.core, state, &event, self.core.config.clock.now(), &mut own).is_ok() {
-            state.queue.push(&own);
+            state.queue.push_own(&own);
         }
         let reason = error.unwrap_or("the queue is full").to_owned();
         self.core.observers.error(AuditError::Spilling { file: Path::new(&file).into(), reason: reason.into() });

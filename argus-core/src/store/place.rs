@@ -93,6 +93,24 @@ pub(crate) fn directory(dir: &Path, access: Access) -> Result<PathBuf, TrailErro
     Ok(dir)
 }
 
+/// A folder for pending files of its own: nobody but this user, root and the configured group may put a file there, a sticky bit does not help. One that is
+/// not there yet is made by [`directory`].
+pub(crate) fn own_directory(dir: &Path, access: Access) -> Result<(), TrailError> {
+    let st = match rustix::fs::stat(dir) {
+        Err(rustix::io::Errno::NOENT) => return Ok(()),
+        other => other.map_err(|e| TrailError::io("cannot look at spill_dir", dir, e.into()))?,
+    };
+    let bad = |what: &str, help: &'static str| Err(TrailError::new(ErrorKind::Unsafe, what).at(dir).help(help));
+    let me = rustix::process::geteuid().as_raw();
+    if st.st_uid != me && st.st_uid != 0 && access.group != Some(st.st_gid) {
+        return bad("spill_dir belongs to another user", "name a folder of the user that runs this");
+    }
+    if st.st_mode & 0o002 != 0 {
+        return bad("anybody may put files into spill_dir", "take away write access for others (chmod o-w)");
+    }
+    Ok(())
+}
+
 /// Whether the file system of a path is mounted read-only.
 #[cfg(feature = "sqlite")]
 pub(crate) fn is_read_only(path: &Path) -> bool {

@@ -46,7 +46,7 @@ impl Writer {
         let event = AuditEvent::warn("wal_high_water").component("argus").with("wal_bytes", backlog.bytes);
         let mut own = Vec::new();
         if own_entry(&core, &mut state, &event, now, &mut own).is_ok() {
-            state.queue.push(&own);
+            state.queue.push_own(&own);
         }
         drop(state);
         core.observers.error(AuditError::Store(Arc::new(stuck)));

@@ -9,7 +9,7 @@ use crate::error::{AuditError, TrailError};
 use crate::event::AuditEvent;
 use crate::queue::files::WriterLock;
 use crate::queue::{Chunk, Queue};
-use crate::spill::{Batch, Cause};
+use crate::spill::{Batch, Cause, SPILLED};
 
 /// How long, after the deadline, the pending file may take for what would be lost else.
 const SAVING: Duration = Duration::from_secs(5);
@@ -50,9 +50,11 @@ impl Writer {
                 break;
             }
         }
+        if self.core.lock().spill.broken {
+            return self.break_off();
+        }
         let mut left = Vec::new();
         let error = match error {
-            None if self.core.lock().spill.broken => Some(AuditError::Panicked { field: "spill".into() }),
             None => self.say_close(deadline).err(),
             Some(e) => {
                 left = self.save(batch, &e, deadline);
@@ -62,10 +64,18 @@ impl Writer {
         self.end(&left, error, deadline);
     }
 
+    /// The spill thread died with records in its hands: what is behind them is not committed. A journal has all of them, for the next open.
+    pub(super) fn break_off(mut self) {
+        let _ = self.store.close();
+        // Before anybody is told that it is closed.
+        drop(self.lock.take());
+        self.core.thread_died("spill");
+    }
+
     /// All that the queue holds, unless it is the spill thread's.
     fn take_all(&mut self) -> Arc<Vec<Chunk>> {
         let mut state = self.core.lock();
-        if state.spill.active {
+        if state.spill.active || state.spill.broken {
             return Arc::default();
         }
         let mut chunks = std::mem::take(&mut state.spill.returned);
@@ -84,7 +94,9 @@ impl Writer {
         let mut own = Vec::new();
         let now = core.config.clock.now();
         let mut state = core.lock();
-        self.gap_records(&core, &mut state, now, &mut own);
+        while state.ledger.has_gaps() {
+            self.gap_record(&core, &mut state, now, &mut own);
+        }
         let h = state.ledger.health.clone();
         let filtered = core.health_filtered();
         let event = AuditEvent::info("audit_close")
@@ -110,13 +122,14 @@ impl Writer {
         let core = self.core.clone();
         let until = deadline.max(Instant::now()) + SAVING;
         let mut state = core.lock();
-        if state.ledger.has_gaps() {
-            // What relays lost is to be told by the next open, since this one cannot.
-            self.queue_gaps(&core, &mut state, core.config.clock.now());
-            core.spill.notify_one();
-        }
-        core.request_spill(&mut state, || Cause::StoreFailed(e.to_string()));
+        // Nothing is given back any more, and the file gets another chance.
+        (state.spill.give_back, state.spill.failed) = (false, false);
+        // What was lost is to be told by the next open, since this one cannot.
+        self.queue_gaps(&core, &mut state, core.config.clock.now());
+        core.spill.notify_one();
         while state.spill.on && !state.spill.failed && Instant::now() < until {
+            // (The queue may just have been given back.)
+            core.request_spill(&mut state, || Cause::StoreFailed(e.to_string()));
             let saved = state.spill.active && state.queue.is_empty() && state.spill.holds(state.last_seq);
             if saved && !state.spill.busy && !state.spill.telling {
                 break;
@@ -132,6 +145,9 @@ impl Writer {
                 let left = until.saturating_duration_since(Instant::now());
                 state = core.work.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
             }
+        }
+        if state.spill.busy {
+            state.spill.lock = self.lock.take();
         }
         (state.spill.batch, state.spill.batch_since) = (Batch::None, None);
         let held = batch.iter().flat_map(|c| crate::entry::entries(c.bytes())).last().map(|e| e.writer_seq());
@@ -151,7 +167,7 @@ impl Writer {
         self.withhold(&mut left);
         if saved && let Some(lock) = &mut self.lock {
             // Whoever recovers it need not suppose a loss.
-            let _ = lock.amend("spilled");
+            let _ = lock.amend(SPILLED);
         }
         left
     }

@@ -6,12 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{BATCH, Trouble, Writer, context_of};
-use crate::core::{Core, State, own_entry};
+use crate::core::Core;
 use crate::error::{AuditError, ErrorKind, TrailError};
-use crate::event::AuditEvent;
-use crate::level::Level;
+use crate::queue::Chunk;
 use crate::queue::files::aside;
-use crate::queue::{Chunk, room_for_own};
 use crate::sink::LossReason;
 use crate::spill::Cause;
 use crate::spill::file::{Lines, damaged};
@@ -21,6 +19,9 @@ use crate::value::Value;
 
 /// So few records are left that the queue can be taken back for the time that they need.
 const NEAR: u64 = 2_000;
+
+/// More than the spill thread writes before it syncs: a batch and a part of the queue.
+const UNSYNCED: u64 = 16 << 20;
 
 /// How often the wait for the spill thread looks whether the trail closes.
 const ANSWER: Duration = Duration::from_millis(500);
@@ -182,22 +183,29 @@ impl Writer {
         synced: u64,
         buffers: &mut Buffers,
     ) -> Result<Part, TrailError> {
-        let mut part = Part { last: progress.done, at: progress.at, ..Part::default() };
-        match path.map_or(Ok(()), |p| self.read_lines(p, progress.at, synced, buffers, &mut part)) {
-            Ok(()) => {}
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Damaged | ErrorKind::Unsafe) => {
-                self.core.observers.error(AuditError::Store(Arc::new(e)));
-                part.at = None;
+        let mut at = progress.at;
+        loop {
+            let mut part = Part { last: progress.done, at, ..Part::default() };
+            match path.map_or(Ok(()), |p| self.read_lines(p, at, synced, buffers, &mut part)) {
+                Ok(()) => {}
+                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Damaged | ErrorKind::Unsafe) => {
+                    self.core.observers.error(AuditError::Store(Arc::new(e)));
+                    part.at = None;
+                }
+                // It may be readable later.
+                Err(e) => return Err(e),
             }
-            // It may be readable later.
-            Err(e) => return Err(e),
+            // The end of the file before its time: somebody cut or removed it.
+            if part.count == 0 && part.last < synced {
+                part.missing.push((part.last + 1, synced));
+                part.last = synced;
+            }
+            if part.missing.is_empty() || at.is_none() {
+                return Ok(part);
+            }
+            // Where a file was cut, what was appended since stands further up.
+            at = None;
         }
-        // The end of the file before its time: somebody cut or removed it.
-        if part.count == 0 && part.last < synced {
-            part.missing.push((part.last + 1, synced));
-            part.last = synced;
-        }
-        Ok(part)
     }
 
     fn read_lines(
@@ -214,29 +222,47 @@ impl Writer {
         if let Some((at, _)) = at.filter(|(_, of)| *of == file) {
             lines.seek(at)?;
         }
+        // The first line that is not synced yet, or that only says so: what stands behind it must be read again.
+        let mut beyond: Option<u64> = None;
         while part.last < synced && part.entries.len() < BATCH {
             // A batch whose outcome is unknown is tried again as it was.
             if self.again && part.count > 0 && self.again_to == Some(part.last) {
                 break;
             }
-            let before = part.entries.len();
-            let Some(text) = lines.next()? else { break };
-            match line::parse(text, self.core.writer, buffers, &mut part.entries) {
-                // Committed before, or a number that is not synced yet.
-                Ok(number) if number <= part.last || number > synced => part.entries.truncate(before),
-                Ok(number) => {
+            let (before, began) = (part.entries.len(), lines.at());
+            if beyond.is_some_and(|b| began - b > UNSYNCED) {
+                break;
+            }
+            let parsed = match lines.next() {
+                Ok(None) => break,
+                Ok(Some(text)) => {
+                    let number = line::parse(text, self.core.writer, buffers, &mut part.entries);
+                    number.map_err(|why| damaged(&why, path))
+                }
+                Err(e) if e.kind() == ErrorKind::Damaged => Err(e),
+                Err(e) => return Err(e),
+            };
+            match parsed {
+                Ok(number) if number > part.last && number <= synced => {
                     if number > part.last + 1 {
                         part.missing.push((part.last + 1, number - 1));
                     }
                     (part.last, part.last_in) = (number, number);
                     part.count += 1;
+                    beyond = None;
                 }
-                Err(why) => {
+                Ok(number) => {
                     part.entries.truncate(before);
-                    self.core.observers.error(AuditError::Store(Arc::new(damaged(&why, path))));
+                    if number > synced {
+                        beyond.get_or_insert(began);
+                    }
+                }
+                Err(e) => {
+                    part.entries.truncate(before);
+                    self.core.observers.error(AuditError::Store(Arc::new(e)));
                 }
             }
-            part.at = Some((lines.at(), file));
+            part.at = Some((beyond.unwrap_or(lines.at()), file));
         }
         Ok(())
     }
@@ -258,7 +284,7 @@ impl Writer {
         state.spill.ending = false;
         for (first, last) in progress.missing {
             lost += last - first + 1;
-            self.lost_in_file(&core, &mut state, (first, last));
+            state.ledger.missing(first, last);
         }
         let health = &mut state.ledger.health;
         // Some of them may be Argus's own, which nobody counted as pending.
@@ -280,24 +306,6 @@ impl Writer {
                 ErrorKind::Damaged,
                 format!("{lost} records that stood in the pending file are lost; audit_gap records name them"),
             ))));
-        }
-    }
-
-    /// An `audit_gap` for numbers that the pending file had and lost.
-    fn lost_in_file(&self, core: &Arc<Core>, state: &mut State, (first, last): (u64, u64)) {
-        if !room_for_own(state) {
-            // The queue was the spill thread's until now, and is nearly empty; else the count in health() tells.
-            return;
-        }
-        let event = AuditEvent::new(Level::Security, "audit_gap").component("argus");
-        let event = event
-            .with("reason", LossReason::StoreFailed.as_str())
-            .with("writer", self.writer.as_str())
-            .with("first", first)
-            .with("last", last);
-        let mut own = Vec::new();
-        if own_entry(core, state, &event, core.config.clock.now(), &mut own).is_ok() {
-            state.queue.push(&own);
         }
     }
 }

@@ -56,7 +56,7 @@ impl Writer {
             .with("rss_bytes", &rss);
         let mut own = Vec::new();
         if own_entry(core, state, &event, now, &mut own).is_ok() {
-            state.queue.push(&own);
+            state.queue.push_own(&own);
         }
     }
 }

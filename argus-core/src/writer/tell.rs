@@ -30,7 +30,7 @@ impl Writer {
             let mut state = core.lock();
             last = reached.unwrap_or(state.done_seq);
             if state.spill.holds(last) {
-                state.ledger.unspilled(callers);
+                callers = state.ledger.unspilled(callers);
             }
             state.ledger.health.own += own;
             state.ledger.committed(callers, now);
@@ -127,12 +127,12 @@ impl Writer {
         let (mut n, mut acks) = (0, Vec::new());
         {
             let mut state = self.core.lock();
+            state.report.left = state.ledger.health.left();
             n += chunks.iter().flat_map(|c| entries(c.bytes())).filter(|e| !e.is_own()).count() as u64;
             // What stands in a journal is not lost: the next open of the trail commits it.
             if state.queue.kind() == QueueKind::Memory {
                 state.ledger.abandoned(n);
             }
-            state.report.left = n + state.ledger.health.pending;
             acks.extend(state.acks.drain(..));
         }
         for (_, completer) in acks {
