@@ -363,7 +363,7 @@ fn a_commit_after_a_failed_begin_has_the_time_of_its_own() {
         log(&logger, 1..2);
         logger.flush(WAIT).unwrap();
         close(&logger);
-        let last = records(&path).into_iter().filter(|r| r.event == "n").next_back().unwrap();
+        let last = records(&path).into_iter().rfind(|r| r.event == "n").unwrap();
         assert_eq!(last.created_at.as_deref(), Some("2023-11-14 23:13:20"));
     }
 }
