@@ -208,7 +208,7 @@ impl Spiller {
     }
 
     /// The body of the thread. Nothing here should panic; if something does, nobody is left waiting.
-    fn run(mut self) {
+    pub(crate) fn run(mut self) {
         crate::thread::mark_argus();
         let core = self.core.clone();
         if catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
