@@ -503,9 +503,7 @@ class Trail:
             if event == "audit_recovered" and "writer" in context:
                 self.recovered(here, context)
             if event == "audit_gap":
-                t = self.writers.get(context.get("writer")) if isinstance(context.get("writer"), str) else None
-                if t is None or not t.recovered or context.get("first") != t.last + 1 or not is_int(context.get("first")):
-                    self.find(here, "writer_gap", "audit_gap of the log writer does not follow the recovery of a dead writer")
+                self.gap_of_the_dead(here, context)
         if own and event == "audit_gap" and "first" in context:
             target, a, b = context.get("writer"), context.get("first"), context.get("last")
             if not (isinstance(target, str) and UUID4.fullmatch(target) and is_int(a) and is_int(b) and 1 <= a <= b):
@@ -515,6 +513,20 @@ class Trail:
                 if t is None:
                     t = self.writers[target] = Writer(0, False)
                 t.covers.append((a, b, seq, target == uid))
+
+    def gap_of_the_dead(self, here, context):
+        """What a recovery did not find: numbers before one that it found (with `last`), or what may be lost at the end."""
+        target, first, last = context.get("writer"), context.get("first"), context.get("last")
+        t = self.writers.get(target) if isinstance(target, str) else None
+        right = t is not None and t.last is not None and is_int(first) and first == t.last + 1
+        if "last" not in context:
+            right = right and t.recovered
+        elif right and is_int(last) and first <= last and not t.closed and not t.recovered:
+            t.last = last
+        else:
+            right = False
+        if not right:
+            self.find(here, "writer_gap", "audit_gap of the log writer does not stand at the end of a dead writer's numbers")
 
     def recovered(self, here, context):
         target, last = context.get("writer"), context.get("last")

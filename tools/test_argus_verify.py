@@ -324,6 +324,23 @@ class Jsonl(Case):
         # An adopted foreign row cannot account for a loss.
         self.forged(lambda r: (r[8].update(event="audit_gap", context=dict(r[5]["context"])), r[5].update(event="note")), (5, 6, "writer_gap"), (9, 9, "writer_gap"))
 
+    def test_gap_of_a_dead_writer(self):
+        """The log writer names numbers that a recovery did not find; the writer goes on behind them."""
+        def gap(first, last, then, writer=mv.BETA):
+            def change(r):
+                r[8].update(event="audit_gap", context={"reason": "store_failed", "writer": writer, "first": first, "last": last})
+                r[11].update(writer_seq=then)
+            return change
+        self.forged(gap(3, 5, 6))
+        self.forged(gap(3, 5, 5), (12, 12, "writer_gap"))
+        self.forged(gap(3, 5, 8), (11, 12, "writer_gap"))
+        self.forged(gap(4, 5, 3), (9, 9, "writer_gap"))
+        self.forged(gap(2, 5, 3), (9, 9, "writer_gap"))
+        self.forged(gap(3, 2, 3), (9, 9, "writer_gap"))
+        self.forged(gap(3, "5", 3), (9, 9, "writer_gap"))
+        self.forged(gap(8, 8, 3, mv.ALPHA), (10, 10, "writer_gap"))
+        self.forged(gap(1, 1, 3, mv.uuid("nobody", 4)), (9, 9, "writer_gap"))
+
     def test_open_and_close(self):
         self.forged(lambda r: r[1].update(event="hello"), (2, 2, "writer_gap"))
         self.forged(lambda r: r[3].update(event="audit_open", component="argus"), (4, 4, "writer_gap"))

@@ -24,7 +24,7 @@ pub(crate) const MAX_EVENT: usize = 256;
 pub(crate) const MAX_MEMBERS: usize = 128;
 /// The component of what Argus says of itself, and the names that verification reads with it: no caller may say the same.
 pub(crate) const OWN_COMPONENT: &str = "argus";
-const OWN_EVENTS: [&str; 8] = [
+const OWN_EVENTS: [&str; 9] = [
     "audit_open",
     "audit_close",
     "audit_gap",
@@ -33,6 +33,7 @@ const OWN_EVENTS: [&str; 8] = [
     "audit_migrated",
     "audit_fallback",
     "audit_prune",
+    "log_replaced",
 ];
 /// The context member that has the bytes of a path that is not UTF-8.
 const PATH_BYTES: &str = "argus.path_bytes";

@@ -112,6 +112,7 @@ mod error;
 mod event;
 mod ext;
 mod fault;
+mod fields;
 mod filter;
 #[cfg(feature = "sqlite")]
 mod fork;

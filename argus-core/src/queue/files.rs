@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
@@ -18,6 +18,7 @@ use super::segment::Segment;
 use crate::error::{ErrorKind, TrailError};
 use crate::id::WriterId;
 use crate::store::place::{self, Access};
+use crate::writer::Identity;
 
 /// Bytes before the first entry of a segment.
 pub(crate) const HEADER: usize = 8192;
@@ -86,6 +87,15 @@ impl Owner {
             boot_id: read("/proc/sys/kernel/random/boot_id"),
             pid_namespace: pid_namespace(),
             ..Self::default()
+        }
+    }
+
+    /// What its records say of it.
+    pub(crate) fn identity(&self) -> Identity {
+        Identity {
+            original_output_file: self.original_output_file.clone(),
+            process_id: self.process_id,
+            process_name: self.process_name.clone(),
         }
     }
 
@@ -294,7 +304,7 @@ impl Beside {
         if rustix::fs::lstat(path).is_err() {
             return Ok(Some((None, None)));
         }
-        place::check(path, self.access)?;
+        place::check_beside(path, None, &self.trail, self.access)?;
         let opened = OpenOptions::new()
             .read(true)
             .write(true)
@@ -363,11 +373,27 @@ pub(crate) fn scan_pending(dir: &Path, trail: &Path, all: &mut BTreeMap<WriterId
         if let Some((writer, "jsonl")) = name.as_bytes().strip_prefix(&prefix[..]).and_then(split_name) {
             let pending = &mut all.entry(writer).or_default().pending;
             let path = entry.path();
-            if !pending.contains(&path) {
+            // The folder may be the trail's own by another name.
+            let known = |p: &PathBuf| place::identity(p).is_ok_and(|id| place::identity(&path).ok() == Some(id));
+            if !pending.iter().any(known) {
                 pending.push(path);
             }
         }
     }
+}
+
+/// Whether two files stand in one folder, whatever their paths call it.
+pub(crate) fn same_folder(a: &Path, b: &Path) -> bool {
+    let folder = |p: &Path| p.parent().and_then(|dir| std::fs::metadata(dir).ok()).map(|m| (m.dev(), m.ino()));
+    folder(a).is_some_and(|of_a| folder(b) == Some(of_a))
+}
+
+/// Whether a pending file that names no log is this trail's: it stands beside it, or says so, by this path or by another one to the same place.
+pub(crate) fn is_of(pending: &Path, named: &str, trail: &Path) -> bool {
+    let place = Path::new(named);
+    same_folder(pending, trail)
+        || named == trail.to_string_lossy()
+        || (place.file_name() == trail.file_name() && same_folder(place, trail))
 }
 
 /// As `scan`, with the pending files in folders that living writers name.

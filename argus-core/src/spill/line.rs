@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::canonical::{Fields, write_pending_line};
 use crate::entry::{self, Entry, EntryWriter, Part};
+use crate::fields::Spelled;
 use crate::form::form_error;
-use crate::id::{RecordId, WriterId, hex, unhex_into};
+use crate::id::{RecordId, WriterId, unhex_into};
 use crate::json::Scratch;
 use crate::level::{ActorType, Level, Outcome};
 use crate::line::Line;
@@ -78,7 +79,11 @@ impl Head {
         }
         match serde_json::from_str::<Version>(line) {
             Ok(v) if v.argus_pending != VERSION => Err(Some(v.argus_pending)),
-            _ => serde_json::from_str(line).map_err(|_| None),
+            // A log that is named must be one.
+            _ => serde_json::from_str(line)
+                .ok()
+                .filter(|h: &Self| h.log_id.is_none() || h.log_id().is_some())
+                .ok_or(None),
         }
     }
 
@@ -90,59 +95,15 @@ impl Head {
     pub(crate) fn log_id(&self) -> Option<WriterId> {
         self.log_id.as_deref().and_then(WriterId::parse_exact)
     }
-
-    /// Whether it names this trail.
-    pub(crate) fn names(&self, trail: &std::path::Path) -> bool {
-        self.trail == trail.to_string_lossy()
-    }
-
-    /// Whether the records belong to this log.
-    pub(crate) fn belongs_to(&self, log_id: WriterId, trail: &std::path::Path) -> bool {
-        match &self.log_id {
-            Some(id) => WriterId::parse_exact(id) == Some(log_id),
-            None => self.names(trail),
-        }
-    }
 }
 
 /// Appends the line of an entry.
 pub(crate) fn write(e: &Entry<'_>, identity: &Identity, writer: &str, stack: Option<&str>, out: &mut Vec<u8>) {
-    let (secs, nanos) = e.time();
-    let mut timestamp = String::with_capacity(30);
-    time::write_rfc3339(secs, nanos, &mut timestamp);
+    write_pending_line(&Spelled::new().fields(e, identity, writer, stack), out);
     let trace = match e.trace() {
         Trace::Parent(t) => Some(t),
         _ => None,
     };
-    let ids = trace.map(|t| (hex(&t.trace_id), hex(&t.span_id)));
-    let id = RecordId::to_string(&e.record_id());
-    let [event, component, context, file_path, user_agent, old_value, new_value, actor_id, action, _] = e.texts();
-    let fields = Fields {
-        timestamp: &timestamp,
-        level: e.level().as_str(),
-        event: event.unwrap_or_default(),
-        component: component.unwrap_or_default(),
-        original_output_file: &identity.original_output_file,
-        context: context.unwrap_or("{}"),
-        file_path,
-        user_agent,
-        old_value,
-        new_value,
-        process_id: identity.process_id,
-        process_name: &identity.process_name,
-        actor_id,
-        actor_type: e.actor_type().map(|a| a.as_str()),
-        action,
-        outcome: e.outcome().map(|o| o.as_str()),
-        trace_id: ids.as_ref().map(|i| i.0.as_str()),
-        span_id: ids.as_ref().map(|i| i.1.as_str()),
-        stack,
-        record_id: &id,
-        writer,
-        writer_seq: e.writer_seq(),
-        ..Fields::default()
-    };
-    write_pending_line(&fields, out);
     let carrier = Carrier {
         own: e.is_own(),
         observers: e.observers().0,
@@ -316,11 +277,11 @@ mod tests {
             let line = String::from_utf8(head.line()).unwrap();
             let back = Head::parse(line.trim_end()).unwrap();
             assert_eq!((&back, back.writer()), (&head, Some(writer)));
-            assert!(back.belongs_to(log, path));
-            assert_eq!(back.belongs_to(WriterId::random(), path), id.is_none());
-            assert_eq!(back.belongs_to(log, std::path::Path::new("/b.db")), id.is_some());
+            assert_eq!(back.log_id(), id);
             assert_eq!(Head::parse(&line.replace("\"argus_pending\":1", "\"argus_pending\":2")), Err(Some(2)));
         }
         assert_eq!(Head::parse("{}"), Err(None));
+        let line = String::from_utf8(Head::new(Some(log), writer, path, &Owner::default()).line()).unwrap();
+        assert_eq!(Head::parse(&line.replace(&log.to_string(), "none")), Err(None));
     }
 }

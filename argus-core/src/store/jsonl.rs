@@ -29,6 +29,8 @@ struct Tail {
     log_writer_last: u64,
     /// Gap records that recoveries announced and that do not stand there.
     untold: Vec<(WriterId, u64, String)>,
+    /// Contexts of the `log_replaced` records.
+    replaced: Vec<String>,
 }
 
 pub(crate) struct JsonlStore {
@@ -212,10 +214,17 @@ fn note_parsed(writers: &mut HashMap<WriterId, (u64, Closed)>, tail: &mut Tail, 
             }
         }
     }
-    if own && f.event == "audit_gap" && !tail.untold.is_empty() {
+    if own && f.event == "audit_gap" {
         let context: serde_json::Value = serde_json::from_str(f.context).unwrap_or_default();
-        let of = context.get("writer").and_then(|w| w.as_str()).and_then(WriterId::parse_exact);
-        tail.untold.retain(|(id, ..)| Some(*id) != of);
+        let of = context.get("writer").and_then(|w| w.as_str());
+        match (of, context.get("last").and_then(|l| l.as_u64())) {
+            // What a recovery found missing counts as passed.
+            (Some(of), Some(last)) => note(writers, of, last, Closed::No),
+            _ => tail.untold.retain(|(id, ..)| of.is_none_or(|of| id.to_string() != of)),
+        }
+    }
+    if own && f.event == "log_replaced" {
+        tail.replaced.push(f.context.into());
     }
 }
 
@@ -312,6 +321,10 @@ impl Store for JsonlStore {
         self.tail.untold.clone()
     }
 
+    fn replaced(&mut self) -> Result<Vec<String>, TrailError> {
+        Ok(self.tail.replaced.clone())
+    }
+
     fn begin(&mut self) -> Result<Head, TrailError> {
         self.rollback();
         let here = self.file.metadata().map_err(|e| TrailError::io("cannot look at the JSONL trail", &self.path, e))?;
@@ -343,6 +356,9 @@ impl Store for JsonlStore {
         }
         if f.writer == self.log_text {
             self.next.log_writer_last = f.writer_seq;
+            if f.event == "log_replaced" {
+                self.next.replaced.push(f.context.into());
+            }
         } else if f.writer == self.writer_text
             && let Some(sum) = self.next.prev
         {

@@ -115,6 +115,10 @@ pub(crate) trait Store: Send {
     fn untold_gaps(&mut self) -> Vec<(WriterId, u64, String)> {
         Vec::new()
     }
+    /// Contexts of the `log_replaced` records. In a transaction.
+    fn replaced(&mut self) -> Result<Vec<String>, TrailError> {
+        Ok(Vec::new())
+    }
     /// Rows of other programs, oldest first.
     fn foreign(&mut self, limit: usize) -> Result<Vec<ForeignRow>, TrailError> {
         let _ = limit;

@@ -150,9 +150,35 @@ pub(crate) fn set_access(path: &Path, mode: u32, group: Option<u32>) -> Result<(
     rustix::fs::chmod(path, Mode::from_raw_mode(mode)).map_err(fail)
 }
 
+fn look(file: &Path) -> Result<rustix::fs::Stat, TrailError> {
+    rustix::fs::statat(rustix::fs::CWD, file, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|e| TrailError::io("cannot look at the trail's file", file, e.into()))
+}
+
+/// Whether a file of a trail is one that may be written and believed.
 pub(crate) fn check(file: &Path, access: Access) -> Result<(), TrailError> {
-    let st = rustix::fs::statat(rustix::fs::CWD, file, AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|e| TrailError::io("cannot look at the trail's file", file, e.into()))?;
+    judge(file, &look(file)?, access)
+}
+
+/// As `check`, of a file that a writer left beside a trail; with `open`, of what was opened at that path. Root is no exception here: everybody's files may lie in a folder, and what
+/// another user put there is none of this trail's.
+pub(crate) fn check_beside(file: &Path, open: Option<&File>, trail: &Path, access: Access) -> Result<(), TrailError> {
+    let st = match open {
+        Some(open) => rustix::fs::fstat(open)
+            .map_err(|e| TrailError::io("cannot look at a file beside the trail", file, e.into()))?,
+        None => look(file)?,
+    };
+    judge(file, &st, access)?;
+    let ours = st.st_uid == rustix::process::geteuid().as_raw() || access.group == Some(st.st_gid);
+    if ours || look(trail).is_ok_and(|t| t.st_uid == st.st_uid) {
+        return Ok(());
+    }
+    Err(TrailError::new(ErrorKind::Unsafe, "the file belongs neither to the owner of the trail nor to who runs this")
+        .at(file)
+        .help("it is left alone: give it to the trail's owner, or remove it"))
+}
+
+fn judge(file: &Path, st: &rustix::fs::Stat, access: Access) -> Result<(), TrailError> {
     let bad = |what: &str, help: &'static str| Err(TrailError::new(ErrorKind::Unsafe, what).at(file).help(help));
     match FileType::from_raw_mode(st.st_mode) {
         FileType::RegularFile => {}

@@ -167,3 +167,34 @@ fn holes_that_nothing_explains_are_found_however_many() {
     let report = numbers((0..20_000u64).map(|i| (i * 2 + 1, None)));
     assert_eq!(report.findings_total, 19_999);
 }
+
+#[test]
+fn the_log_writer_names_numbers_that_a_recovery_did_not_find() {
+    const DEAD: &str = "00000000-0000-4000-8000-000000000001";
+    let found = |records: &[(&str, u64, &str, &str)]| {
+        let mut writers = Writers::of_log(Some(LOG.into()));
+        let mut report = VerifyReport::default();
+        for (seq, (writer, number, event, context)) in (1..).zip(records) {
+            let f =
+                Fields { writer, writer_seq: *number, seq, component: "argus", event, context, ..Fields::default() };
+            writers.record(&f, &mut report);
+        }
+        writers.end(None, &mut report);
+        report.findings_total
+    };
+    let gap = |first: u64, last: u64| format!(r#"{{"first":{first},"last":{last},"writer":"{DEAD}"}}"#);
+    let over = |last: u64| format!(r#"{{"cause":"dead","count":1,"last":{last},"writer":"{DEAD}"}}"#);
+    let with = |gap: &str, then: u64, last: u64| {
+        let (open, end) = ((DEAD, 1, "audit_open", "{}"), over(last));
+        let end = (LOG, 2, "audit_recovered", &*end);
+        found(&[open, (DEAD, 2, "e", "{}"), (LOG, 1, "audit_gap", gap), (DEAD, then, "e", "{}"), end])
+    };
+    assert_eq!(with(&gap(3, 5), 6, 6), 0);
+    for (context, then) in [(gap(4, 5), 6), (gap(2, 5), 6), (gap(3, 2), 3), (gap(3, 5), 5), (gap(3, 5), 7)] {
+        assert!(with(&context, then, then) > 0, "{context}, then {then}");
+    }
+    // Nothing follows the end of a writer.
+    let (context, end) = (gap(2, 3), over(1));
+    let open = (DEAD, 1, "audit_open", "{}");
+    assert!(found(&[open, (LOG, 1, "audit_recovered", &end), (LOG, 2, "audit_gap", &context)]) > 0);
+}

@@ -158,13 +158,24 @@ impl Writers {
         let right = writer.is_some_and(|w| match recovery {
             true if spill => !w.closed && !w.recovered && number("last").is_some_and(|n| n >= 1 && n <= w.last),
             true => number("last") == Some(w.last) && !w.closed && !std::mem::replace(&mut w.recovered, true),
-            false => w.recovered && number("first") == w.last.checked_add(1),
+            // Numbers of a dead writer that recovery did not find and went on behind; or what may be lost at its end.
+            false => match context.get("last") {
+                Some(_) => {
+                    let lost = number("first").zip(number("last"));
+                    let right = lost.is_some_and(|(a, b)| Some(a) == w.last.checked_add(1) && a <= b);
+                    right && !w.closed && !w.recovered && {
+                        w.last = lost.map_or(w.last, |l| l.1);
+                        true
+                    }
+                }
+                None => w.recovered && number("first") == w.last.checked_add(1),
+            },
         });
         if !right {
             let what = match recovery {
                 true if spill => "audit_recovered of a pending file names no live writer's number",
                 true => "audit_recovered does not end an unclosed writer at its last number",
-                false => "audit_gap of the log writer does not follow the recovery of a dead writer",
+                false => "audit_gap of the log writer does not stand at the end of a dead writer's numbers",
             };
             report.find(at(f.seq), Code::WriterGap, Some(f.record_id), what);
         }

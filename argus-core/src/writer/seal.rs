@@ -5,15 +5,15 @@ use crate::chain;
 use crate::core::Core;
 use crate::entry::Entry;
 use crate::error::TrailError;
+use crate::fields::Spelled;
 use crate::id::{Checksum, WriterId, hex};
 use crate::level::Level;
-use crate::sink::Trace;
 use crate::store::{Head, Insert, Store};
 use crate::time;
 use crate::value::Value;
 
 /// What every record of this process says.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Identity {
     pub(crate) original_output_file: String,
     pub(crate) process_id: u64,
@@ -44,43 +44,8 @@ pub(crate) fn seal_entry(
     created_at: &str,
     (identity, writer, stack): (&Identity, &str, Option<&str>),
 ) -> Result<(), TrailError> {
-    let (mut id, mut trace, mut span) = ([0; 36], [0; 32], [0; 16]);
-    let (secs, nanos) = entry.time();
-    let mut timestamp = String::with_capacity(30);
-    time::write_rfc3339(secs, nanos, &mut timestamp);
-    let (trace_id, span_id) = match entry.trace() {
-        Trace::Parent(t) => {
-            (Some(crate::id::hex_into(&t.trace_id, &mut trace)), Some(crate::id::hex_into(&t.span_id, &mut span)))
-        }
-        _ => (None, None),
-    };
-    let [event, component, context, file_path, user_agent, old_value, new_value, actor_id, action, _] = entry.texts();
-    let fields = Fields {
-        timestamp: &timestamp,
-        level: entry.level().as_str(),
-        event: event.unwrap_or_default(),
-        component: component.unwrap_or_default(),
-        original_output_file: &identity.original_output_file,
-        context: context.unwrap_or("{}"),
-        file_path,
-        user_agent,
-        old_value,
-        new_value,
-        process_id: identity.process_id,
-        process_name: &identity.process_name,
-        actor_id,
-        actor_type: entry.actor_type().map(|a| a.as_str()),
-        action,
-        outcome: entry.outcome().map(|o| o.as_str()),
-        trace_id,
-        span_id,
-        stack,
-        record_id: entry.record_id().encode(&mut id),
-        writer,
-        writer_seq: entry.writer_seq(),
-        created_at,
-        ..Fields::default()
-    };
+    let mut spelled = Spelled::new();
+    let fields = Fields { created_at, ..spelled.fields(entry, identity, writer, stack) };
     seal(insert, canonical, sealed, head, fields)
 }
 

@@ -108,6 +108,14 @@ impl Disk {
         }
     }
 
+    /// The first so many sectors of a write.
+    fn apply_beginning(&mut self, op: &Op, n: usize) {
+        if let Op::Write { file, at, bytes } = op {
+            let end = sectors(*at, bytes.len()).take(n).last().map_or(0, |s| s.1);
+            self.put(*file, *at, &bytes[..end]);
+        }
+    }
+
     /// Those sectors of a write that `keep` says, by their number within it; the length is reached in any case.
     fn apply_sectors(&mut self, op: &Op, mut keep: impl FnMut(usize) -> bool) {
         let Op::Write { file, at, bytes } = op else { return self.apply(op) };
@@ -148,8 +156,8 @@ pub enum Variant {
     Drop(usize),
     /// Only that of this operation's file.
     Only(usize),
-    /// A subset by this seed; some of its writes have holes.
-    Random(u64),
+    /// A subset by this seed; some of its writes have holes, or (`false`) end at some sector.
+    Random(u64, bool),
 }
 
 /// A power cut after this many operations.
@@ -223,28 +231,26 @@ impl<'r> Cursor<'r> {
     pub(crate) fn image(&self, variant: Variant) -> Disk {
         let mut disk = self.durable.clone();
         let last = self.pending.len().saturating_sub(1);
-        let mut rng = Rng::new(if let Variant::Random(seed) = variant { seed } else { 0 });
+        let mut rng = Rng::new(if let Variant::Random(seed, _) = variant { seed } else { 0 });
         // Some subsets are nearly whole: that is where the order of two writes matters.
         let likely = [2, 2, 8, 32][rng.below(4)];
         let only = if let Variant::Only(i) = variant { self.pending().nth(i).and_then(file_of) } else { None };
         for (i, op) in self.pending().enumerate() {
             match variant {
                 Variant::Durable => {}
-                Variant::Torn(n) if i == last => {
-                    if let Op::Write { file, at, bytes } = op {
-                        let end = sectors(*at, bytes.len()).take(n).last().map_or(0, |s| s.1);
-                        disk.put(*file, *at, &bytes[..end]);
-                    }
-                }
+                Variant::Torn(n) if i == last => disk.apply_beginning(op, n),
                 Variant::Hole(n) if i == last => disk.apply_sectors(op, |s| s != n),
                 Variant::Zeros if i == last => disk.apply_sectors(op, |_| false),
                 Variant::Drop(n) if i == n => {}
                 Variant::Only(_) if file_of(op) != only => {}
-                Variant::Random(_) if rng.below(likely) == 0 => {
-                    if rng.below(3) == 0 {
-                        disk.apply_sectors(op, |_| rng.below(2) == 0);
+                Variant::Random(_, holes) if rng.below(likely) == 0 => match (rng.below(3), op) {
+                    (0, Op::Write { .. }) if holes => disk.apply_sectors(op, |_| rng.below(2) == 0),
+                    (0, Op::Write { at, bytes, .. }) => {
+                        disk.apply_beginning(op, rng.below(sectors(*at, bytes.len()).count().max(1)));
                     }
-                }
+                    (0, _) => disk.apply(op),
+                    _ => {}
+                },
                 _ => disk.apply(op),
             }
         }
@@ -300,7 +306,7 @@ pub fn sample(recording: &Recording, n: usize, seed: u64, holes: bool) -> Vec<Cr
             4 if sectors > 0 => Variant::Zeros,
             5 if pending > 1 => Variant::Drop(rng.below(pending)),
             6 if pending > 1 => Variant::Only(rng.below(pending)),
-            7 if pending > usize::from(!holes) => Variant::Random(rng.draw()),
+            7 if pending > usize::from(!holes) => Variant::Random(rng.draw(), holes),
             _ => continue,
         };
         chosen.insert(Crash { at: i + 1, variant });

@@ -1,9 +1,13 @@
-//! The real logger, as an application uses it: single durable records, groups, records that are only accepted, flushes, large records, closing and opening again.
+//! The real logger, as an application uses it: single durable records, groups, records that are only accepted, flushes, large records, closing and opening again;
+//! and a store that fails now and then, so that records go to the pending file.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use argus_core::{AuditConfig, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, Durability, Level};
+use argus_core::{
+    AuditConfig, AuditError, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, Durability, ErrorKind, Faults, Level,
+    StoreFault,
+};
 
 use crate::interpose::tune;
 use crate::recorder::{Note, Recording, note, record};
@@ -47,31 +51,47 @@ pub struct Workload {
     pub calls: usize,
     /// Statements for the store's own connection, after it was opened.
     pub tune: &'static str,
+    /// The store fails now and then, for some calls or until the end of the session.
+    pub fails: bool,
 }
 
 struct Logger {
     logger: AuditLogger,
     n: u64,
+    faults: Faults,
+    failing: bool,
 }
 
 impl Logger {
     fn open(path: &Path) -> Self {
         note(Note::Opening);
-        let mut config =
-            AuditConfig::new(path).service("power", "1").durability_from(Level::Security, Durability::Committed);
+        let faults = Faults::new();
+        let config = AuditConfig::new(path).service("power", "1").faults(&faults);
+        let mut config = config.durability_from(Level::Security, Durability::Committed);
         // Nothing happens but what is asked for.
         config.flush_interval = Duration::from_secs(3600);
         // A journal promises nothing across power loss, and its mapped pages are written by no call that could be recorded.
         config.journal = false;
         let logger = AuditLogger::open(config).unwrap();
         note(Note::Opened(logger.writer_id()));
-        Self { logger, n: 0 }
+        Self { logger, n: 0, faults, failing: false }
     }
 
     fn next(&mut self, level: Level, bytes: usize) -> (u64, String, Level) {
         self.n += 1;
         note(Note::Submitted(self.logger.writer_id(), self.n));
         (self.n, "x".repeat(bytes), level)
+    }
+
+    /// The store begins to fail, or works again.
+    fn turn(&mut self) {
+        self.failing = !self.failing;
+        if self.failing {
+            return self.faults.store(StoreFault::Begin, ErrorKind::Io, u32::MAX);
+        }
+        self.faults.heal();
+        self.logger.flush(WAIT).unwrap();
+        note(Note::Acknowledged(self.logger.writer_id(), self.n, None));
     }
 
     fn call(&mut self, rng: &mut Rng) {
@@ -115,6 +135,8 @@ impl Logger {
                     });
                 }
             }
+            // It would wait for the store.
+            _ if self.failing => {}
             _ => {
                 self.logger.flush(WAIT).unwrap();
                 note(Note::Acknowledged(id, self.n, None));
@@ -125,6 +147,14 @@ impl Logger {
     fn close(self) {
         let id = self.logger.writer_id();
         note(Note::Closing(id));
+        if self.failing {
+            let report = self.logger.close(Duration::from_millis(1));
+            let report = if report.error == Some(AuditError::Timeout) { self.logger.close(WAIT) } else { report };
+            assert!(matches!(report.error, Some(AuditError::Store(_))), "{report:?}");
+            assert_eq!(self.logger.health().lost, 0);
+            // All that was accepted stands in the pending file, synced.
+            return note(Note::Acknowledged(id, self.n, None));
+        }
         let report = self.logger.close(WAIT);
         assert_eq!(report.error, None);
         note(Note::Acknowledged(id, self.n, None));
@@ -147,6 +177,10 @@ impl Workload {
                 }
                 for _ in 0..self.calls {
                     let i = rng.below(loggers.len());
+                    // Mostly it fails.
+                    if self.fails && rng.below(if loggers[i].failing { 10 } else { 2 }) == 0 {
+                        loggers[i].turn();
+                    }
                     loggers[i].call(&mut rng);
                 }
                 loggers.into_iter().for_each(Logger::close);

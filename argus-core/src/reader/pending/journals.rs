@@ -26,6 +26,8 @@ pub(super) struct Segment {
     pub(super) path: PathBuf,
     /// The log that they belong to, where the file says so.
     pub(super) log_id: Option<WriterId>,
+    /// It stands in another folder than the trail, which may serve others, too.
+    pub(super) apart: bool,
     pub(super) owner: Owner,
     /// From and to.
     pub(super) span: (u64, u64),
@@ -227,7 +229,7 @@ fn contents(
         if let Some(numbers) = numbers {
             let span = (begin, spool.len());
             let (log_id, owner) = (Some(header.log_id), header.owner);
-            journal.segments.push(Segment { path: path.into(), log_id, owner, span, numbers });
+            journal.segments.push(Segment { path: path.into(), log_id, apart: false, owner, span, numbers });
         }
     }
     journal.segments.reverse();

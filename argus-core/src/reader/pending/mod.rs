@@ -8,19 +8,17 @@ mod spool;
 use std::collections::BinaryHeap;
 use std::path::PathBuf;
 
-use crate::canonical::Fields;
-use crate::entry::{Entry, Part, entries};
+use crate::entry::{Entry, entries};
 use crate::error::{ErrorKind, ReadError, TrailError};
+use crate::fields::Spelled;
 use crate::filter::Filter;
 use crate::form::pending_record_of;
-use crate::id::{RecordId, WriterId, hex};
+use crate::id::WriterId;
 use crate::json::Scratch;
-use crate::queue::files::Owner;
 use crate::reader::End;
 use crate::record::Record;
 use crate::redaction::Redaction;
-use crate::sink::Trace;
-use crate::time;
+use crate::writer::Identity;
 pub(crate) use journals::Copied;
 use journals::{Journal, damaged};
 use spool::Spool;
@@ -58,7 +56,8 @@ pub struct PendingRecords {
 /// Pending entries of one writer: parts of the spool, in order.
 struct Run {
     writer: WriterId,
-    owner: Owner,
+    service: String,
+    identity: Identity,
     spans: Vec<(u64, u64)>,
 }
 
@@ -138,10 +137,14 @@ impl PendingRecords {
         let Journal { writer, segments, unreadable } = journal;
         let mut told = !unreadable.is_empty();
         self.unreadable.extend(unreadable);
-        let mut run = Run { writer, owner: Owner::default(), spans: Vec::new() };
+        let mut run = Run { writer, service: String::new(), identity: Identity::default(), spans: Vec::new() };
         let mut next = last.saturating_add(1);
         for s in segments {
-            let bad = if log_id.is_some() && s.log_id.is_some() && log_id != s.log_id {
+            let of_another = log_id.is_some() && s.log_id.is_some() && log_id != s.log_id;
+            if of_another && s.apart {
+                continue;
+            }
+            let bad = if of_another {
                 let what = "the journal belongs to a log that was replaced; its records are not of this one";
                 Some(TrailError::new(ErrorKind::Replaced, what).at(&s.path))
             } else if s.numbers.1 <= next {
@@ -151,7 +154,7 @@ impl PendingRecords {
                 (!std::mem::replace(&mut told, true))
                     .then(|| damaged("records are missing before those of the journal", &s.path))
             } else {
-                run.owner = s.owner;
+                (run.identity, run.service) = (s.owner.identity(), s.owner.service_name);
                 let (from, to, why) = self.sound(&run, s.span, next)?;
                 if to > from {
                     run.spans.push((from, to));
@@ -225,7 +228,7 @@ impl PendingRecords {
             let Some((run, entry)) = self.runs.get(head.run).zip(entries(&head.entry).next()) else { continue };
             // All were looked at before.
             let Ok(record) = record(&entry, run, &mut self.buf, &mut self.scratch) else { continue };
-            if self.filter.matches(&record, &run.owner.service_name) {
+            if self.filter.matches(&record, &run.service) {
                 self.left -= 1;
                 return Ok(Some(record));
             }
@@ -260,38 +263,6 @@ fn copy_error(e: std::io::Error) -> TrailError {
 
 /// The record that recovery would make of an entry.
 fn record(e: &Entry<'_>, run: &Run, buf: &mut Vec<u8>, scratch: &mut Scratch) -> Result<Record, String> {
-    let (secs, nanos) = e.time();
-    let mut timestamp = String::with_capacity(30);
-    time::write_rfc3339(secs, nanos, &mut timestamp);
-    let ids = match e.trace() {
-        Trace::Parent(t) => Some((hex(&t.trace_id), hex(&t.span_id))),
-        _ => None,
-    };
-    let (id, writer) = (RecordId::to_string(&e.record_id()), run.writer.to_string());
-    let fields = Fields {
-        timestamp: &timestamp,
-        level: e.level().as_str(),
-        event: e.text(Part::Event).unwrap_or_default(),
-        component: e.text(Part::Component).unwrap_or_default(),
-        original_output_file: &run.owner.original_output_file,
-        context: e.text(Part::Context).unwrap_or("{}"),
-        file_path: e.text(Part::FilePath),
-        user_agent: e.text(Part::UserAgent),
-        old_value: e.text(Part::OldValue),
-        new_value: e.text(Part::NewValue),
-        process_id: run.owner.process_id,
-        process_name: &run.owner.process_name,
-        actor_id: e.text(Part::ActorId),
-        actor_type: e.actor_type().map(|a| a.as_str()),
-        action: e.text(Part::Action),
-        stack: e.named_stack(),
-        outcome: e.outcome().map(|o| o.as_str()),
-        trace_id: ids.as_ref().map(|i| i.0.as_str()),
-        span_id: ids.as_ref().map(|i| i.1.as_str()),
-        record_id: &id,
-        writer: &writer,
-        writer_seq: e.writer_seq(),
-        ..Fields::default()
-    };
-    pending_record_of(&fields, buf, scratch)
+    let (mut spelled, writer) = (Spelled::new(), run.writer.to_string());
+    pending_record_of(&spelled.fields(e, &run.identity, &writer, e.named_stack()), buf, scratch)
 }

@@ -7,6 +7,7 @@ use super::journals::{Segment, check};
 use super::spool::Spool;
 use crate::error::{ErrorKind, TrailError};
 use crate::id::WriterId;
+use crate::queue::files::{is_of, same_folder};
 use crate::spill::file::{Lines, damaged};
 use crate::spill::line::{Buffers, parse};
 
@@ -30,7 +31,7 @@ pub(super) fn copy(
     check(lines.file(), path, meta)?;
     let (head, begin) = (lines.head().clone(), spool.len());
     let log_id = head.log_id();
-    if log_id.is_none() && !head.names(trail) && !head.names(named) {
+    if log_id.is_none() && !is_of(path, &head.trail, trail) && head.trail != named.to_string_lossy() {
         return Ok(None);
     }
     let (mut numbers, mut entry, mut buffers) = (None::<(u64, u64)>, Vec::new(), Buffers::default());
@@ -53,6 +54,7 @@ pub(super) fn copy(
     let segment = numbers.map(|numbers| Segment {
         path: path.into(),
         log_id,
+        apart: !same_folder(path, trail),
         owner: head.owner,
         span: (begin, spool.len()),
         numbers,

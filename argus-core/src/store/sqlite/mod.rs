@@ -361,6 +361,18 @@ impl Store for SqliteStore {
         })
     }
 
+    fn replaced(&mut self) -> Result<Vec<String>, TrailError> {
+        let err = self.err("cannot look for log_replaced records");
+        let read = |conn: &Connection| -> rusqlite::Result<Vec<String>> {
+            // (By the index of the levels.)
+            let mut s = conn.prepare(
+                "SELECT context FROM audit_events WHERE level = 'SECURITY' AND event = 'log_replaced' AND writer = 0",
+            )?;
+            s.query_map([], |r| r.get(0))?.collect()
+        };
+        read(self.conn()?).map_err(err)
+    }
+
     fn foreign(&mut self, limit: usize) -> Result<Vec<ForeignRow>, TrailError> {
         /// What one transaction takes of them, beside the number of rows.
         const BYTES: usize = 8 << 20;

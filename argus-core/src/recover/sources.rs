@@ -1,0 +1,183 @@
+//! The entries that a dead writer left, in order, each number from whichever file has it; and what of its files does not check. Reads only.
+
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::left::{Files, Segment};
+use crate::entry::{Entry, Next, next_checked};
+use crate::error::{ErrorKind, TrailError};
+use crate::id::WriterId;
+use crate::queue::files::HEADER;
+use crate::spill::file::Lines;
+use crate::spill::line::{self, Buffers};
+
+/// An entry and its number.
+pub(super) type Numbered = (u64, Vec<u8>);
+
+/// All entries of the segments, as long as they check and follow each other.
+struct Journal<'a> {
+    segments: &'a [Segment],
+    /// How many segments were begun.
+    begun: usize,
+    rest: &'a [u8],
+    /// The number that must come next; 0 before the first.
+    next: u64,
+    /// A segment was just begun: the spill may have let whole segments before it go.
+    fresh: bool,
+    torn: bool,
+}
+
+impl Journal<'_> {
+    fn next(&mut self) -> Option<Numbered> {
+        while !self.torn {
+            match next_checked(self.rest) {
+                Next::Entry(e, rest) if self.follows(e) => {
+                    self.fresh = false;
+                    self.rest = rest;
+                    self.next = e.writer_seq() + 1;
+                    return Some((e.writer_seq(), e.bytes().to_vec()));
+                }
+                Next::End => {
+                    self.rest = self.segments.get(self.begun)?.bytes.get(HEADER..).unwrap_or_default();
+                    self.begun += 1;
+                    self.fresh = true;
+                }
+                Next::Entry(..) | Next::Torn => self.torn = true,
+            }
+        }
+        None
+    }
+
+    fn follows(&self, e: Entry<'_>) -> bool {
+        self.next == 0 || e.writer_seq() == self.next || (self.fresh && e.writer_seq() > self.next)
+    }
+}
+
+/// The entries of a pending file. A line that is no record, or whose number does not fit among those around it, is left out.
+struct Pending<'a> {
+    lines: &'a mut Lines,
+    writer: WriterId,
+    buffers: Buffers,
+    torn: bool,
+    /// The number of the last line that was a record.
+    last: u64,
+    ahead: Option<Numbered>,
+    /// How far everything was in when it ended.
+    ended: Option<u64>,
+}
+
+impl Pending<'_> {
+    fn next(&mut self) -> Result<Option<Numbered>, TrailError> {
+        loop {
+            let ahead = self.ahead.take();
+            let Some(e) = ahead.map_or_else(|| self.read(), |e| Ok(Some(e)))? else { return Ok(None) };
+            // Numbers only rise. Where one jumps and the next one does not go on from there, the jump is the damage.
+            let mut wrong = e.0 <= self.last;
+            if !wrong && e.0 != self.last + 1 {
+                self.ahead = self.read()?;
+                wrong = self.ahead.as_ref().is_some_and(|ahead| ahead.0 <= e.0);
+            }
+            if !wrong {
+                self.last = e.0;
+                return Ok(Some(e));
+            }
+            self.torn = true;
+        }
+    }
+
+    /// The next line that is a record.
+    fn read(&mut self) -> Result<Option<Numbered>, TrailError> {
+        loop {
+            let mut entry = Vec::new();
+            let parsed = match self.lines.next() {
+                Ok(Some(text)) => line::parse(text, self.writer, &mut self.buffers, &mut entry).ok(),
+                Ok(None) => return Ok(None),
+                Err(e) if e.kind() == ErrorKind::Damaged => None,
+                Err(e) => return Err(e),
+            };
+            match parsed {
+                Some(number) => return Ok(Some((number, entry))),
+                None => self.torn = true,
+            }
+        }
+    }
+
+    /// Whether a line without an end stands there that no file has whole, when all is in up to `last`.
+    fn cut(&self, last: u64) -> bool {
+        let Some(ended) = self.ended else { return false };
+        let behind = if self.last > 0 { self.last } else { ended };
+        let (file, mut end) = (self.lines.file(), [b'\n']);
+        let at = file.metadata().map_or(0, |m| m.len()).saturating_sub(1);
+        last <= behind && file.read_exact_at(&mut end, at).is_ok() && end != [b'\n']
+    }
+}
+
+/// Everything that a dead writer left.
+pub(super) struct Sources<'a> {
+    journal: Journal<'a>,
+    in_journal: Option<Numbered>,
+    pending: Vec<(Pending<'a>, Option<Numbered>)>,
+}
+
+impl<'a> Sources<'a> {
+    pub(super) fn of(files: &'a mut Files, writer: WriterId) -> Self {
+        let segments = &files.segments;
+        let pending = files.pending.iter_mut().map(|lines| {
+            let buffers = Buffers::default();
+            (Pending { lines, writer, buffers, torn: false, last: 0, ahead: None, ended: None }, None)
+        });
+        Self {
+            journal: Journal { segments, begun: 0, rest: &[], next: 0, fresh: false, torn: false },
+            in_journal: None,
+            pending: pending.collect(),
+        }
+    }
+
+    /// The first entry behind the number `last`. What it says of numbers in between is that no file has them.
+    pub(super) fn next(&mut self, last: u64) -> Result<Option<Numbered>, TrailError> {
+        self.skip(last)?;
+        let all = self.pending.iter_mut().map(|p| &mut p.1).chain([&mut self.in_journal]);
+        let first = all.filter(|e| e.is_some()).min_by_key(|e| e.as_ref().map(|e| e.0)).and_then(Option::take);
+        if first.as_ref().is_some_and(|e| e.0 > last + 1) {
+            // One of these should have had them.
+            self.pending.iter_mut().for_each(|p| p.0.torn = true);
+        }
+        Ok(first)
+    }
+
+    /// Leaves what is in already behind.
+    pub(super) fn skip(&mut self, last: u64) -> Result<(), TrailError> {
+        while self.in_journal.as_ref().is_none_or(|e| e.0 <= last) {
+            self.in_journal = self.journal.next();
+            if self.in_journal.is_none() {
+                break;
+            }
+        }
+        for (entries, next) in &mut self.pending {
+            while next.as_ref().is_none_or(|e| e.0 <= last) {
+                *next = entries.next()?;
+                if next.is_none() {
+                    entries.ended.get_or_insert(last);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the last line of a pending file is cut, although it was written to its end.
+    pub(super) fn cut(&self, last: u64) -> bool {
+        self.pending.iter().any(|(p, _)| p.cut(last))
+    }
+
+    /// Files with something that does not check, or with entries behind `last`, the last that was found; of a journal all from the first such segment on.
+    /// `whole`: the writer came to an end at which all its lines stood there.
+    pub(super) fn torn(&self, last: u64, whole: bool) -> Vec<PathBuf> {
+        let beyond = |e: &Option<Numbered>| e.as_ref().is_some_and(|e| e.0 > last);
+        let torn = self.journal.torn || beyond(&self.in_journal);
+        let from = if torn { self.journal.begun.saturating_sub(1) } else { self.journal.segments.len() };
+        let segments = self.journal.segments.iter().skip(from).map(|s| s.path.as_path());
+        let pending = self.pending.iter().filter(|(p, next)| p.torn || beyond(next) || (whole && p.cut(last)));
+        segments.chain(pending.map(|(p, _)| p.lines.path())).map(Path::to_owned).collect()
+    }
+}
