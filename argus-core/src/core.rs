@@ -17,7 +17,7 @@ use crate::level::Level;
 use crate::observers::Observers;
 use crate::pending::{Completer, Pending, Waiter};
 use crate::queue::segment::ForkMark;
-use crate::queue::{Queue, QueueKind, Room};
+use crate::queue::{Queue, QueueKind, Room, room_for_own};
 use crate::sink::{Caller, Carrier, CloseReport, LossReason, Trace};
 use crate::spill::{Cause, Spilling};
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -63,6 +63,13 @@ pub(crate) struct State {
     /// Somebody waits for a flush: no commit delay now.
     pub(crate) hurry: u32,
     pub(crate) spill: Spilling,
+}
+
+impl State {
+    /// The pending file has something that is not committed, or may get it.
+    pub(crate) fn file_waits(&self) -> bool {
+        self.spill.active || self.spill.synced > self.done_seq
+    }
 }
 
 pub(crate) struct Core {
@@ -280,7 +287,7 @@ impl Core {
                 room @ (Room::Full | Room::Segment) => {
                     let full = AuditError::Full { queued: state.queue.bytes(), limit: state.queue.limit() };
                     self.wake_keeper(&mut state);
-                    let stuck = state.spill.batch_since.is_some_and(|t| t.elapsed() > STUCK);
+                    let stuck = state.spill.store_since.is_some_and(|t| t.elapsed() > STUCK);
                     if room == Room::Full && (stuck || self.config.overflow == Overflow::Spill) {
                         self.request_spill(&mut state, || Cause::QueueFull);
                     }
@@ -442,6 +449,10 @@ impl Core {
         state.ledger.health.degraded = Some(error.to_string());
         state.lost_from = (state.done_seq < state.last_seq).then_some(state.done_seq + 1);
         state.done_seq = state.last_seq;
+        if !state.spill.busy {
+            // Before anybody is told that it is closed. (A spill thread that still writes lets it go.)
+            drop(state.spill.lock.take());
+        }
         state.closed = true;
         state.report = CloseReport {
             committed: state.ledger.health.committed,
@@ -527,24 +538,52 @@ impl Core {
     }
 }
 
-/// Numbers and encodes a record that Argus makes of itself, and queues it if there is room, else hands it over in `out`. Called by the writer, which has emptied the
-/// queue under the same lock, so order holds.
+/// Numbers and encodes a record that Argus makes of itself, and hands it over in `out`. Nothing that is queued may be behind it, if it is not queued itself.
 pub(crate) fn own_entry(
-    core: &Arc<Core>,
+    core: &Core,
     state: &mut State,
     event: &AuditEvent<'_>,
     now: SystemTime,
     out: &mut Vec<u8>,
 ) -> Result<(), AuditError> {
+    own(core, event, now, |entry, ms| {
+        number(core, state, entry, ms);
+        out.extend_from_slice(entry);
+    })
+}
+
+/// Queues a record that Argus makes of itself. False: there is no room for it now.
+pub(crate) fn queue_own(core: &Core, state: &mut State, event: &AuditEvent<'_>, now: SystemTime) -> bool {
+    let mut queued = false;
+    // (What Argus says of itself always has the form of an event.)
+    let _ = own(core, event, now, |entry, ms| {
+        if room_for_own(state, entry.len()) {
+            number(core, state, entry, ms);
+            state.queue.push_own(entry);
+            queued = true;
+        }
+    });
+    queued
+}
+
+fn own(
+    core: &Core,
+    event: &AuditEvent<'_>,
+    now: SystemTime,
+    done: impl FnOnce(&mut [u8], u64),
+) -> Result<(), AuditError> {
     let now = time::split(now);
     let call = Call { now, trace: None, observers: Default::default(), own: true, stack: false };
     accept::with_buffers(|buffers| {
         accept::encode(event, &core.rules, &call, buffers)?;
-        state.last_seq += 1;
-        let id = core.mint(time::millis(now), state.last_seq);
-        let check = entry::check(&buffers.entry);
-        entry::number(&mut buffers.entry, state.last_seq, id, check);
-        out.extend_from_slice(&buffers.entry);
+        done(&mut buffers.entry, time::millis(now));
         Ok(())
     })
+}
+
+fn number(core: &Core, state: &mut State, entry: &mut [u8], ms: u64) {
+    state.last_seq += 1;
+    let id = core.mint(ms, state.last_seq);
+    let check = entry::check(entry);
+    entry::number(entry, state.last_seq, id, check);
 }

@@ -93,6 +93,9 @@ impl fmt::Display for AuditError {
                     "audit field `{field}` is too large: {size}, the cap is {limit}; shorten it or store it elsewhere and record its hash"
                 )
             }
+            AuditError::Panicked { field } if matches!(&**field, "writer" | "spill") => {
+                write!(f, "Argus's {field} thread panicked: a configured clock or hook, or a defect; what it left is recovered by the next open")
+            }
             AuditError::Panicked { field } => write!(f, "audit field `{field}`: its Serialize implementation panicked"),
             AuditError::OnArgusThread => {
                 f.write_str("called from an observer or callback on Argus's own thread, where waiting would never end")

@@ -40,7 +40,7 @@ mod switch {
         Commit,
         /// The commit succeeds and reports a failure.
         AfterCommit,
-        /// A transaction waits as long as the fault stands, then goes on.
+        /// A transaction waits as long as the fault stands, then goes on, into another one if that is set.
         Stuck,
     }
 
@@ -76,6 +76,7 @@ mod switch {
         /// Makes the store fail so many times with an error of this kind; `u32::MAX`: until [`heal`](Self::heal).
         pub fn store(&self, fault: StoreFault, kind: ErrorKind, times: u32) {
             self.lock().store = Some((fault, kind, times));
+            self.0.1.notify_all();
         }
 
         /// Makes every write to the pending file fail.
@@ -112,8 +113,11 @@ mod switch {
                 Some((StoreFault::Stuck, ..)) if at == StoreFault::Begin => {
                     inner.stuck = true;
                     self.0.1.notify_all();
-                    let mut inner =
-                        self.0.1.wait_while(inner, |i| i.store.is_some()).unwrap_or_else(|e| e.into_inner());
+                    let mut inner = self
+                        .0
+                        .1
+                        .wait_while(inner, |i| matches!(i.store, Some((StoreFault::Stuck, ..))))
+                        .unwrap_or_else(|e| e.into_inner());
                     inner.stuck = false;
                     Ok(())
                 }

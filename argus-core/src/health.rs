@@ -1,7 +1,6 @@
 //! The account of a logger: the only place that counts loss. The ledger lives inside the queue's lock, so that
 //! submitted = committed + rejected + lost + queued + pending holds whenever anybody looks.
 
-use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use crate::queue::QueueKind;
@@ -76,15 +75,6 @@ pub(crate) struct Gap {
 pub(crate) struct Ledger {
     pub(crate) health: Health,
     gaps: [Option<Gap>; LossReason::ALL.len()],
-    missing: VecDeque<(u64, u64)>,
-}
-
-/// What an `audit_gap` is due for.
-pub(crate) enum Untold {
-    /// Events that never got a number.
-    Counted(LossReason, Gap),
-    /// Records that had one.
-    Numbers { first: u64, last: u64 },
 }
 
 impl Health {
@@ -129,6 +119,17 @@ impl Ledger {
         n
     }
 
+    /// The pending file is in, but for `lost` numbers. Some of them may be Argus's own, which nobody counted as pending; and what the file said of whose its
+    /// records are may have been changed.
+    pub(crate) fn merged(&mut self, lost: u64) {
+        let pending = std::mem::take(&mut self.health.pending);
+        let lost = lost.min(pending);
+        self.health.lost += lost;
+        self.health.lost_by[LossReason::StoreFailed as usize] += lost;
+        self.health.committed += pending - lost;
+        self.health.degraded = None;
+    }
+
     /// Events that never got a number.
     pub(crate) fn lost(&mut self, reason: LossReason, count: u64, at: SystemTime) {
         self.health.submitted += count;
@@ -146,19 +147,16 @@ impl Ledger {
         self.health.lost_by[LossReason::StoreFailed as usize] += n;
     }
 
-    /// Numbers of accepted records that nobody has any more, to be named.
-    pub(crate) fn missing(&mut self, first: u64, last: u64) {
-        self.missing.push_back((first, last));
-    }
-
     pub(crate) fn has_gaps(&self) -> bool {
-        !self.missing.is_empty() || self.gaps.iter().any(Option::is_some)
+        self.gaps.iter().any(Option::is_some)
     }
 
-    pub(crate) fn take_gap(&mut self) -> Option<Untold> {
-        let named = self.missing.pop_front().map(|(first, last)| Untold::Numbers { first, last });
-        named.or_else(|| {
-            LossReason::ALL.iter().find_map(|r| self.gaps[*r as usize].take().map(|g| Untold::Counted(*r, g)))
-        })
+    pub(crate) fn gap(&self) -> Option<(LossReason, Gap)> {
+        LossReason::ALL.iter().find_map(|r| self.gaps[*r as usize].map(|g| (*r, g)))
+    }
+
+    /// There is a record of it now.
+    pub(crate) fn told(&mut self, reason: LossReason) {
+        self.gaps[reason as usize] = None;
     }
 }

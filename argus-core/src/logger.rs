@@ -195,9 +195,7 @@ impl AuditLogger {
                 let opened = prepare(make, beside, &for_writer, &identity, &name).and_then(|prepared| {
                     let Prepared { store, keeper, lock, trouble } = prepared;
                     let mut w = Writer::new(for_writer.clone(), store, identity);
-                    if let Some(lock) = lock {
-                        w = w.holding(lock);
-                    }
+                    for_writer.lock().spill.lock = lock;
                     let queue = for_writer.lock().queue.kind().as_str();
                     let why = keeper.as_ref().err().cloned();
                     let event = AuditEvent::info("audit_open")

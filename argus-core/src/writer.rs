@@ -14,11 +14,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::adopt;
 use crate::canonical::Fields;
-use crate::core::{Core, State, own_entry};
+use crate::core::{Core, State, own_entry, queue_own};
 use crate::entry::entries;
 use crate::error::{AuditError, ErrorKind, TrailError};
 use crate::event::AuditEvent;
-use crate::health::Untold;
+use crate::health::Gap;
 use crate::id::Checksum;
 use crate::level::Level;
 use crate::queue::files::WriterLock;
@@ -28,6 +28,7 @@ use crate::spill::{Batch, Cause};
 use crate::stack::Names;
 use crate::store::{Closed, Ends, ForeignRow, Head, Store, late};
 use crate::time;
+use crate::value::Value;
 pub(crate) use seal::{Identity, LogWriter, context_of, seal_entry, seal_log_record, sha256_hex};
 use seal::{new_id, seal};
 
@@ -65,8 +66,6 @@ pub(crate) struct Writer {
     again: bool,
     /// The last number of that batch.
     again_to: Option<u64>,
-    /// Held while this writer lives; its file goes when it is closed.
-    lock: Option<WriterLock>,
 }
 
 /// What `gather` found.
@@ -78,6 +77,17 @@ enum Gathered {
     Spilled,
     /// The spill thread is gone, with records that were before what is queued.
     Broken,
+}
+
+/// What a transaction says beside its entries.
+#[derive(Clone, Copy, Default)]
+struct Also<'a> {
+    /// The first and the last of the numbers before the first entry that are in no file.
+    gap: Option<(u64, u64)>,
+    /// The context of an `audit_recovered`.
+    recovered: Option<&'a str>,
+    /// It is the writer's last.
+    closed: bool,
 }
 
 /// What became of a batch.
@@ -121,13 +131,7 @@ impl Writer {
             high_water: None,
             stats,
             piled: Default::default(),
-            lock: None,
         }
-    }
-
-    pub(crate) fn holding(mut self, lock: WriterLock) -> Self {
-        self.lock = Some(lock);
-        self
     }
 
     /// Commits `audit_open` and what the opening of the store found: the proof that the trail works. If it cannot for now, because of this `trouble` or of what
@@ -145,7 +149,7 @@ impl Writer {
             None => {
                 let mut chunks = [Chunk::Own(own.clone())];
                 self.withhold(&mut chunks);
-                let Err(e) = self.transact(&[chunks[0].bytes()], false, None) else {
+                let Err(e) = self.transact(&[chunks[0].bytes()], Also::default()) else {
                     self.acknowledge(&chunks);
                     return Ok(());
                 };
@@ -155,14 +159,28 @@ impl Writer {
                 e
             }
         };
-        if late::may_pass(&e) { self.open_later(&own, e) } else { Err(e) }
+        let result = if late::may_pass(&e) { self.open_later(&own, e) } else { Err(e) };
+        result.inspect_err(|_| self.forget())
+    }
+
+    /// Nothing was accepted: the files say nothing.
+    fn forget(&self) {
+        let mut state = self.core.lock();
+        state.closed = true;
+        let mut files = state.queue.paths();
+        files.extend(state.spill.file.take());
+        let lock = state.spill.lock.take();
+        drop(state);
+        files.iter().for_each(|f| drop(std::fs::remove_file(f)));
+        lock.into_iter().for_each(WriterLock::remove);
+        self.core.spill.notify_all();
     }
 
     /// Waits until the pending file has the first record.
     fn open_later(&mut self, own: &[u8], e: TrailError) -> Result<(), TrailError> {
         let core = self.core.clone();
         let mut state = core.lock();
-        if room_for_own(&mut state) {
+        if room_for_own(&mut state, own.len()) {
             state.queue.push_own(own);
             core.request_spill(&mut state, || Cause::StoreFailed(e.to_string()));
             while state.spill.on && !state.spill.failed && !state.spill.holds(1) {
@@ -175,11 +193,6 @@ impl Writer {
                 return Ok(());
             }
         }
-        let file = state.spill.file.take();
-        drop(state);
-        // Nothing was accepted: the files say nothing.
-        file.iter().for_each(|f| drop(std::fs::remove_file(f)));
-        self.lock.take().into_iter().for_each(WriterLock::remove);
         Err(e)
     }
 
@@ -194,11 +207,12 @@ impl Writer {
     fn work(mut self) {
         loop {
             match self.gather() {
-                Gathered::Closing(batch, deadline) => return self.finish(batch, deadline),
+                Gathered::Closing(batch, deadline) => return self.finish(batch, deadline, None),
                 Gathered::Broken => return self.break_off(),
                 Gathered::Spilled => {
-                    if self.merge(None).is_err() {
-                        return self.finish_now();
+                    if let Err(e) = self.merge(None) {
+                        // Closing came while the store failed.
+                        return self.finish_failed(Arc::default(), e);
                     }
                 }
                 Gathered::Batch(batch) => {
@@ -210,9 +224,8 @@ impl Writer {
                             Outcome::Spilled => {}
                             Outcome::Failed(e) => {
                                 // Closing came while the store failed.
-                                self.core.observers.error(AuditError::Store(e));
-                                let deadline = self.core.lock().closing.unwrap_or_else(Instant::now);
-                                return self.finish(batch, deadline);
+                                self.core.observers.error(AuditError::Store(e.clone()));
+                                return self.finish_failed(batch, e);
                             }
                         }
                     }
@@ -300,7 +313,6 @@ impl Writer {
         let closing = state.closing.filter(|_| state.queue.is_empty());
         if !chunks.is_empty() {
             state.spill.batch = Batch::Preparing;
-            state.spill.batch_since = Some(Instant::now());
         }
         drop(state);
         let batch = self.hold(chunks);
@@ -327,12 +339,11 @@ impl Writer {
 
     /// Gap records go through the queue like any other, so that their numbers stand in a journal, too. Without room they wait for the next time.
     fn queue_gaps(&self, core: &Arc<Core>, state: &mut State, now: SystemTime) {
-        while state.ledger.has_gaps() && room_for_own(state) {
-            let mut own = Vec::new();
-            self.gap_record(core, state, now, &mut own);
-            if !own.is_empty() {
-                state.queue.push_own(&own);
+        while let Some((reason, gap)) = state.ledger.gap() {
+            if !self.with_gap(reason, gap, |event| queue_own(core, state, event, now)) {
+                break;
             }
+            state.ledger.told(reason);
         }
     }
 
@@ -340,19 +351,17 @@ impl Writer {
     fn queue_high_water(&mut self, core: &Arc<Core>, state: &mut State, now: SystemTime) {
         let (queued, limit) = (state.high_water, state.queue.limit());
         // It goes behind what is queued, like any other; without room it waits.
-        if queued == 0 || !room_for_own(state) {
+        if queued == 0 {
             return;
         }
-        state.high_water = 0;
         if self.high_water.is_some_and(|t| t.elapsed() < HIGH_WATER_PAUSE) {
+            state.high_water = 0;
             return;
         }
-        self.high_water = Some(Instant::now());
         let event = AuditEvent::warn("queue_high_water").component("argus");
         let event = event.with("queued_bytes", queued).with("limit_bytes", limit);
-        let mut own = Vec::new();
-        if own_entry(core, state, &event, now, &mut own).is_ok() {
-            state.queue.push_own(&own);
+        if queue_own(core, state, &event, now) {
+            (self.high_water, state.high_water) = (Some(Instant::now()), 0);
         }
     }
 
@@ -363,23 +372,13 @@ impl Writer {
         }
     }
 
-    /// One of the gap records that are due.
-    fn gap_record(&self, core: &Arc<Core>, state: &mut State, now: SystemTime, out: &mut Vec<u8>) {
-        let Some(gap) = state.ledger.take_gap() else { return };
+    /// The gap record of losses that never got a number.
+    fn with_gap<T>(&self, reason: LossReason, gap: Gap, then: impl FnOnce(&AuditEvent<'_>) -> T) -> T {
+        let (first, last) = (time::format_timestamp(gap.first), time::format_timestamp(gap.last));
         let event = AuditEvent::security("audit_gap").component("argus").with("writer", self.writer.as_str());
-        // (Fixed short fields: it cannot fail, and the count stays in health() all the same.)
-        let _ = match gap {
-            Untold::Counted(reason, gap) => {
-                let (first, last) = (time::format_timestamp(gap.first), time::format_timestamp(gap.last));
-                let event = event.with("reason", reason.as_str()).with("count", gap.count);
-                let event = event.with("first_time", first.as_str()).with("last_time", last.as_str());
-                own_entry(core, state, &event, now, out)
-            }
-            Untold::Numbers { first, last } => {
-                let event = event.with("reason", LossReason::StoreFailed.as_str()).with("first", first);
-                own_entry(core, state, &event.with("last", last), now, out)
-            }
-        };
+        let event = event.with("reason", reason.as_str()).with("count", gap.count);
+        let event = event.with("first_time", first.as_str()).with("last_time", last.as_str());
+        then(&event)
     }
 
     /// Commits until it succeeds, or until the pending file has the batch; gives up only when the trail is closing and its deadline is over.
@@ -388,7 +387,7 @@ impl Writer {
         let last = slices.iter().flat_map(|c| entries(c)).last().map(|e| e.writer_seq());
         let mut trouble = Trouble::default();
         loop {
-            let result = self.transact(&slices, closed, None);
+            let result = self.transact(&slices, Also { closed, ..Also::default() });
             self.again = result.is_err() && !self.created_at.is_empty();
             let Err(e) = result else {
                 self.core.lock().spill.unwanted();
@@ -450,8 +449,20 @@ impl Writer {
         e
     }
 
-    /// One transaction: head, adopted rows, findings, the entries that are not in yet, and `recovered`, the context of an `audit_recovered` record.
-    fn transact(&mut self, chunks: &[&[u8]], closed: bool, recovered: Option<&str>) -> Result<(), TrailError> {
+    /// A call of the store: whoever waits for room sees how long it lasts.
+    fn at_store<T>(&mut self, call: impl FnOnce(&mut Self) -> T) -> T {
+        self.core.lock().spill.store_since = Some(Instant::now());
+        let result = call(self);
+        self.core.lock().spill.store_since = None;
+        result
+    }
+
+    fn transact(&mut self, chunks: &[&[u8]], also: Also<'_>) -> Result<(), TrailError> {
+        self.at_store(|w| w.transaction(chunks, also))
+    }
+
+    /// One transaction: head, adopted rows, findings, the entries that are not in yet, and what else is to be said in it.
+    fn transaction(&mut self, chunks: &[&[u8]], also: Also<'_>) -> Result<(), TrailError> {
         self.sealed.clear();
         if !self.again {
             // That of another transaction.
@@ -482,6 +493,17 @@ impl Writer {
             self.store.forget_foreign(last.id)?;
         }
         let mut writer_last = done;
+        // (Else it is in already.)
+        if let Some((first, last)) = also.gap.filter(|(_, last)| *last > done) {
+            let context = context_of(&[
+                ("first", first.max(done + 1).into()),
+                ("last", last.into()),
+                ("reason", Value::from(LossReason::StoreFailed.as_str())),
+                ("writer", Value::from(self.writer.as_str())),
+            ]);
+            self.log_record(&mut head, &mut log_writer, &created_at, "audit_gap", Level::Security, &context)?;
+            writer_last = last;
+        }
         let mut seen_first = None;
         let Self { store, canonical, sealed, identity, writer, names, .. } = self;
         store.insert_all(&mut |insert| {
@@ -496,10 +518,10 @@ impl Writer {
             }
             Ok(())
         })?;
-        if let Some(context) = recovered {
+        if let Some(context) = also.recovered {
             self.log_record(&mut head, &mut log_writer, &created_at, "audit_recovered", Level::Security, context)?;
         }
-        let closed = if closed { Closed::Yes } else { Closed::No };
+        let closed = if also.closed { Closed::Yes } else { Closed::No };
         self.store.commit(&Ends { writer_last, log_writer_last: log_writer.last, closed })?;
         if let Some(first) = seen_first.filter(|f| *f <= done) {
             // Committed by a transaction whose outcome was unknown: the store knows where.
@@ -541,7 +563,7 @@ impl Writer {
     /// The batch is committed, spilled or abandoned: its space is given back.
     fn release(&self, batch: Arc<Vec<Chunk>>) {
         let mut state = self.core.lock();
-        (state.spill.batch, state.spill.batch_since) = (Batch::None, None);
+        state.spill.batch = Batch::None;
         self.core.release(&mut state, batch);
     }
 }

@@ -6,13 +6,13 @@ mod common;
 mod spilling;
 
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use argus_core::{
-    AuditConfig, AuditError, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, Carrier, CloseReport, ErrorKind, Faults,
-    LossReason, ManualClock, Overflow, QueueKind, State, StoreFault,
+    AuditConfig, AuditError, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, Carrier, CloseReport, CommitObserver,
+    ErrorKind, Faults, Interest, LossReason, ManualClock, Overflow, QueueKind, Receipt, Record, State, StoreFault,
 };
 use common::{Dir, WAIT, assert_ok, close, open, records};
 use spilling::{config, events, log, numbers, pending_file, until};
@@ -73,7 +73,8 @@ fn a_trail_that_exists_and_is_locked_or_full_at_the_opening_begins_in_the_pendin
 /// Records 0..=20 stand in the pending file, somebody does something to it, and then the store works again.
 fn merged_after(path: &Path, change: impl FnOnce(&Path, &AuditLogger)) -> (Vec<u64>, u64) {
     let faults = Faults::new();
-    let logger = AuditLogger::open(config(path, &faults)).unwrap();
+    // (A journal would have what the file lost, for the next open.)
+    let logger = AuditLogger::open(config(path, &faults).journal(false)).unwrap();
     faults.store(StoreFault::Begin, ErrorKind::Io, u32::MAX);
     log(&logger, 0..20);
     logger.log_durable(AuditEvent::info("n").with("i", 20)).unwrap();
@@ -102,7 +103,9 @@ fn write_at(file: &Path, at: usize, bytes: &[u8]) {
 #[test]
 fn one_bad_line_costs_only_itself() {
     type Change = fn(&Path, &str, usize);
-    let changes: [(&str, Vec<u64>, Change); 4] = [
+    let changes: [(&str, Vec<u64>, Change); 6] = [
+        ("a head that is none", vec![], |file, _, _| write_at(file, 5, b"X")),
+        ("a head of a newer version", vec![], |file, _, _| write_at(file, "{\"argus_pending\":".len(), b"2")),
         ("not UTF-8", vec![15], |file, line, at| write_at(file, at + line.find("\"level\"").unwrap() + 1, b"\xff")),
         ("far too long", vec![], |file, line, at| {
             let text = std::fs::read_to_string(file).unwrap();
@@ -141,6 +144,36 @@ fn one_bad_line_costs_only_itself() {
                 .filter(|p| p.to_string_lossy().ends_with(".torn"))
                 .for_each(|p| std::fs::remove_file(p).unwrap());
         }
+    }
+}
+
+#[test]
+fn a_hole_that_a_merge_goes_on_behind_is_told_even_if_the_process_dies_then() {
+    const NAME: &str = "a_hole_that_a_merge_goes_on_behind_is_told_even_if_the_process_dies_then";
+    let zeros = |file: &Path| {
+        let text = std::fs::read_to_string(file).unwrap();
+        let line = text.lines().find(|l| l.contains("\"i\":15}")).unwrap();
+        write_at(file, text.find(line).unwrap(), &vec![0; line.len()]);
+    };
+    if let Some(part) = common::part() {
+        merged_after(Path::new(&part), |file, _| zeros(file));
+        unreachable!("it dies at the commit");
+    }
+    let dir = Dir::new();
+    for path in dir.both() {
+        // (The merge may have read the file before it was changed.)
+        let gaps = (0..20).find_map(|again| {
+            let path = path.with_file_name(format!("{again}{}", path.file_name().unwrap().to_string_lossy()));
+            let mut child = common::child(NAME, path.to_str().unwrap());
+            let output = child.env("ARGUS_ABORT_AT", "merge_committed").output().unwrap();
+            assert!(!output.status.success());
+            close(&open(&path));
+            assert_ok(&path);
+            let all = numbers(&path);
+            let told = |r: &Record| r.event == "audit_gap" && r.context_value("last").is_some();
+            (all.len() == 20).then(|| records(&path).iter().filter(|r| told(r)).count())
+        });
+        assert_eq!(gaps, Some(1));
     }
 }
 
@@ -290,6 +323,89 @@ fn one_caller_that_waits_for_room_learns_that_the_store_is_stuck() {
         close(&open(&path));
         assert_eq!(numbers(&path), (0..1_000).collect::<Vec<_>>());
         assert_ok(&path);
+    }
+}
+
+#[test]
+fn a_store_that_is_stuck_in_a_row_of_another_program_is_noticed_too() {
+    let dir = Dir::new();
+    let path = dir.path("trail.db");
+    let faults = Faults::new();
+    let patient = Overflow::Block { timeout: WAIT };
+    let config = config(&path, &faults).queue_bytes(64 << 10).journal(false).overflow(patient);
+    let logger = AuditLogger::open(config.flush_interval(Duration::from_millis(10))).unwrap();
+    faults.store(StoreFault::Stuck, ErrorKind::Io, u32::MAX);
+    let insert = "INSERT INTO audit_events (timestamp, level, event, component, original_output_file, context, process_id, process_name)
+        VALUES ('2024-01-01T00:00:00Z', 'INFO', 'foreign', 'c', 'f', '{}', 1, 'p')";
+    common::sql(&path).execute(insert, []).unwrap();
+    faults.wait_until_stuck();
+    log(&logger, 0..1_000);
+    faults.heal();
+    logger.flush(WAIT).unwrap();
+    close(&logger);
+    assert_eq!(numbers(&path), (0..1_000).collect::<Vec<_>>());
+    assert!(events(&path).contains(&"foreign".to_owned()));
+    assert_ok(&path);
+}
+
+/// Makes the store stuck once it has committed something.
+struct Sticks(Faults, std::sync::Once);
+
+impl CommitObserver for Sticks {
+    fn interest(&self) -> Interest {
+        Interest::All
+    }
+    fn committed(&self, _: &Record, _: &Receipt, _: &Carrier<'_>) {
+        self.1.call_once(|| self.0.store(StoreFault::Stuck, ErrorKind::Io, u32::MAX));
+    }
+}
+
+#[test]
+fn a_close_in_the_middle_of_a_merge_leaves_the_rest_in_the_file() {
+    let dir = Dir::new();
+    for path in dir.both() {
+        let faults = Faults::new();
+        let logger = AuditLogger::open(config(&path, &faults)).unwrap();
+        logger.flush(WAIT).unwrap();
+        faults.store(StoreFault::Begin, ErrorKind::Io, u32::MAX);
+        // Several transactions.
+        let text = "x".repeat(50_000);
+        for i in 0..400 {
+            logger.log(AuditEvent::info("n").with("i", i).with("t", text.as_str())).unwrap();
+        }
+        logger.log_durable(AuditEvent::info("n").with("i", 400)).unwrap();
+        logger.subscribe(Arc::new(Sticks(faults.clone(), std::sync::Once::new()))).unwrap();
+        faults.heal();
+        faults.wait_until_stuck();
+        assert!(logger.health().pending > 0);
+        assert_eq!(logger.close(Duration::ZERO).error, Some(AuditError::Timeout));
+        // This transaction fails, and the next would work.
+        faults.store(StoreFault::Insert, ErrorKind::Io, 1);
+        let report = logger.close(WAIT);
+        assert!(matches!(report.error, Some(AuditError::Store(_))) && report.left > 0, "{report:?}");
+        drop(logger);
+        close(&open(&path));
+        assert_eq!(numbers(&path), (0..401).collect::<Vec<_>>());
+        assert_ok(&path);
+    }
+}
+
+#[test]
+fn an_opening_that_fails_leaves_no_file() {
+    let dir = Dir::new();
+    for path in dir.both() {
+        close(&open(&path));
+        let all = || common::snapshot(dir.0.path()).into_keys().collect::<Vec<_>>();
+        let before = all();
+        for kind in [ErrorKind::Busy, ErrorKind::Replaced] {
+            let faults = Faults::new();
+            faults.store(StoreFault::Begin, kind, u32::MAX);
+            faults.spill(ErrorKind::DiskFull);
+            assert_eq!(AuditLogger::open(config(&path, &faults)).map(drop).unwrap_err().kind(), kind);
+            let left: Vec<_> = all().into_iter().filter(|p| !before.contains(p)).collect();
+            let sqlite = |p: &PathBuf| ["-wal", "-shm"].iter().any(|e| p.to_string_lossy().ends_with(e));
+            assert!(left.iter().all(sqlite), "{left:?}");
+        }
     }
 }
 

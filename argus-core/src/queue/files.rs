@@ -111,7 +111,7 @@ impl Owner {
         match self.queue.as_str() {
             "journal" if self.boot_id == boot_id.trim() && !self.boot_id.is_empty() => None,
             "journal" => Some("machine_restarted"),
-            "spilled" => None,
+            crate::spill::SPILLED => None,
             _ => Some("process_died"),
         }
     }
@@ -443,8 +443,11 @@ impl WriterLock {
     /// Says something else of its owner's queue.
     pub(crate) fn amend(&mut self, queue: &str) -> std::io::Result<()> {
         self.owner.queue = queue.into();
-        self.file.set_len(0)?;
-        std::os::unix::fs::FileExt::write_all_at(&self.file, &self.owner.line(), 0)
+        // Over the old text, in one write: on a full disk that one is worth more than none.
+        let mut line = self.owner.line();
+        let old = usize::try_from(self.file.metadata()?.len()).unwrap_or(0);
+        line.resize(line.len().max(old), b' ');
+        std::os::unix::fs::FileExt::write_all_at(&self.file, &line, 0)
     }
 
     /// Removes the file; the writer is closed or recovered.

@@ -78,6 +78,14 @@ impl Queue {
         }
     }
 
+    /// The files that it is in.
+    pub(crate) fn paths(&self) -> Vec<std::path::PathBuf> {
+        match self {
+            Queue::Journal(q) => q.paths(),
+            Queue::Memory(_) => Vec::new(),
+        }
+    }
+
     pub(crate) fn supply(&mut self, chunk: Vec<u8>) {
         if let Queue::Memory(q) = self {
             q.supply(chunk);
@@ -153,12 +161,12 @@ impl Queue {
     }
 }
 
-/// What of the queue callers do not get, at most.
+/// What of the queue callers do not get, at most; of a small queue an eighth.
 const RESERVE: usize = 16 << 10;
 
-/// Whether the queue has room for a short record of Argus itself.
-pub(crate) fn room_for_own(state: &mut crate::core::State) -> bool {
-    match state.queue.room_before(4096, 0) {
+/// Whether the queue has room for a record of Argus itself.
+pub(crate) fn room_for_own(state: &mut crate::core::State, len: usize) -> bool {
+    match state.queue.room_before(len, 0) {
         Room::Ok => true,
         Room::Chunk(n) => {
             state.queue.supply(Vec::with_capacity(n));

@@ -10,6 +10,8 @@ use rustix::fs::OFlags;
 
 use super::line::{Head, MAX_LINE};
 use crate::error::{ErrorKind, TrailError};
+use crate::id::WriterId;
+use crate::queue::files::Owner;
 use crate::store::place::{self, Access};
 
 fn flags() -> i32 {
@@ -116,8 +118,30 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
+    /// Opens the file that this process itself made, whatever its first line says by now.
+    pub(crate) fn open_own(path: &Path, writer: WriterId) -> Result<Option<Self>, TrailError> {
+        Self::begin(path, |_| Ok(Head::new(None, writer, Path::new(""), &Owner::default())))
+    }
+
     /// Opens a file that whoever may write the trail may have made. `None`: it holds nothing yet, not even its first line.
     pub(crate) fn open(path: &Path) -> Result<Option<Self>, TrailError> {
+        Self::begin(path, |line| {
+            let text = std::str::from_utf8(line).unwrap_or_default();
+            Head::parse(text.trim_end_matches('\n')).map_err(|newer| match newer {
+                Some(version) => TrailError::new(
+                    ErrorKind::NewerVersion,
+                    format!("the pending file has version {version}, this build knows 1"),
+                )
+                .at(path)
+                .help("use a newer Argus; the file is kept as it is"),
+                None => TrailError::new(ErrorKind::Damaged, "the pending file does not begin as one")
+                    .at(path)
+                    .help("the file is kept as it is"),
+            })
+        })
+    }
+
+    fn begin(path: &Path, head: impl FnOnce(&[u8]) -> Result<Head, TrailError>) -> Result<Option<Self>, TrailError> {
         let fail = |e: std::io::Error| TrailError::io("cannot read a pending file", path, e);
         let file = OpenOptions::new().read(true).custom_flags(flags()).open(path).map_err(fail)?;
         if !file.metadata().map_err(fail)?.is_file() {
@@ -125,23 +149,12 @@ impl Lines {
         }
         let mut reader = BufReader::with_capacity(256 << 10, file);
         let mut line = Vec::new();
-        if whole(&mut reader, &mut line, path)? == 0 {
+        let read = whole(&mut reader, &mut line, path)?;
+        if read == 0 {
             return Ok(None);
         }
-        let text = std::str::from_utf8(&line).unwrap_or_default();
-        let head = Head::parse(text.trim_end_matches('\n')).map_err(|newer| match newer {
-            Some(version) => TrailError::new(
-                ErrorKind::NewerVersion,
-                format!("the pending file has version {version}, this build knows 1"),
-            )
-            .at(path)
-            .help("use a newer Argus; the file is kept as it is"),
-            None => TrailError::new(ErrorKind::Damaged, "the pending file does not begin as one")
-                .at(path)
-                .help("the file is kept as it is"),
-        })?;
-        let at = line.len() as u64;
-        Ok(Some(Self { reader, path: path.into(), line, at, head }))
+        let head = head(&line)?;
+        Ok(Some(Self { reader, path: path.into(), line, at: read, head }))
     }
 
     pub(crate) fn head(&self) -> &Head {

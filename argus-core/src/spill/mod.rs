@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::core::{Core, State, own_entry};
+use crate::core::{Core, State, queue_own};
 use crate::entry::entries;
 use crate::error::{AuditError, ErrorKind, TrailError};
 use crate::event::AuditEvent;
 use crate::id::WriterId;
+use crate::queue::Chunk;
 use crate::queue::files::{Beside, Owner, WriterLock};
-use crate::queue::{Chunk, room_for_own};
 use crate::sink::{Receipt, State as Fate};
 use crate::stack::Names;
 use crate::store::place;
@@ -64,8 +64,8 @@ pub(crate) struct Spilling {
     /// What the spill thread had taken and could not write.
     pub(crate) returned: Vec<Chunk>,
     pub(crate) batch: Batch,
-    /// When the writer took it.
-    pub(crate) batch_since: Option<Instant>,
+    /// When the writer's present call of the store began.
+    pub(crate) store_since: Option<Instant>,
     /// Batches that the writer is done with and the spill thread was still reading.
     leftover: Vec<Arc<Vec<Chunk>>>,
     /// The highest number that is synced to the pending file, now or ever.
@@ -80,11 +80,11 @@ pub(crate) struct Spilling {
     pub(crate) failed: bool,
     /// `audit_fallback` has no place in the queue yet.
     pub(crate) telling: bool,
-    /// The spill thread has chunks in its hands.
+    /// The spill thread is at the file: it makes it, or has chunks in its hands.
     pub(crate) busy: bool,
     /// It is gone with a panic, and what it had in its hands with it.
     pub(crate) broken: bool,
-    /// The writer's lock, if the trail was closed while this thread still wrote: until it is done, nobody else may take the file.
+    /// Held while the writer lives, or this thread is still at the file: until then nobody else takes what they left. Its file goes when all is committed.
     pub(crate) lock: Option<WriterLock>,
 }
 
@@ -128,8 +128,11 @@ impl Core {
     fn spill_died(&self) {
         let mut state = self.lock();
         state.spill.end();
-        (state.spill.active, state.spill.broken) = (false, true);
+        (state.spill.active, state.spill.busy, state.spill.broken) = (false, false, true);
         state.closing.get_or_insert_with(Instant::now);
+        if state.closed {
+            drop(state.spill.lock.take());
+        }
         drop(state);
         self.work.notify_all();
         self.space.notify_all();
@@ -169,6 +172,8 @@ enum Work {
     /// What the writer holds, if anything.
     Batch(Arc<Vec<Chunk>>),
     Chunks(Vec<Chunk>),
+    /// The file that was made in vain.
+    Forget,
     End,
 }
 
@@ -221,6 +226,7 @@ impl Spiller {
             match self.next() {
                 Work::End => return,
                 Work::Begin => self.begin(),
+                Work::Forget => self.forget(),
                 Work::Batch(batch) => self.write_batch(batch),
                 Work::Chunks(chunks) => self.write_chunks(chunks),
             }
@@ -271,6 +277,7 @@ impl Spiller {
                 if state.spill.wanted.is_some() && !state.spill.ending && !matches!(state.spill.batch, Batch::Preparing)
                 {
                     if self.file.is_none() {
+                        state.spill.busy = true;
                         return Work::Begin;
                     }
                     let cause = state.spill.wanted.take();
@@ -289,6 +296,11 @@ impl Spiller {
                         return Work::Batch(batch);
                     }
                     continue;
+                }
+                if state.spill.wanted.is_none() && self.fresh && self.file.is_some() {
+                    // Nobody needs it any more, and nothing was written to it.
+                    (state.spill.busy, state.spill.file) = (true, None);
+                    return Work::Forget;
                 }
                 state = core.spill.wait(state).unwrap_or_else(|e| e.into_inner());
             }
@@ -318,18 +330,18 @@ impl Spiller {
                 self.fresh = true;
                 let mut state = core.lock();
                 state.spill.failed = false;
-                if state.spill.wanted.is_none() {
+                if state.spill.wanted.is_none() || state.closed {
                     // The store was faster.
                     drop(state);
-                    self.file = None;
-                    let _ = std::fs::remove_file(&path);
-                    return;
+                    return self.forget();
                 }
                 state.spill.file = Some(path);
+                state.spill.busy = false;
+                core.work.notify_all();
             }
             Err(e) => {
                 let mut state = core.lock();
-                state.spill.failed = true;
+                (state.spill.failed, state.spill.busy) = (true, false);
                 // Whoever closes does not wait for a file that there is not.
                 core.work.notify_all();
                 drop(state);
@@ -337,6 +349,14 @@ impl Spiller {
                 self.pause();
             }
         }
+    }
+
+    fn forget(&mut self) {
+        if let Some(file) = self.file.take() {
+            let _ = std::fs::remove_file(file.path());
+        }
+        self.core.lock().spill.busy = false;
+        self.core.work.notify_all();
     }
 
     /// Waits a little, or until somebody wants something.
@@ -356,8 +376,7 @@ impl Spiller {
 
     /// The record that says so, as soon as there is room for it, and the same to `on_error`.
     fn tell_fallback(&mut self, state: &mut State) {
-        let Some(cause) = self.untold.clone().filter(|_| room_for_own(state)) else { return };
-        self.untold = None;
+        let Some(cause) = self.untold.clone() else { return };
         let file = self.file.as_ref().map(|f| f.path().to_string_lossy().into_owned()).unwrap_or_default();
         let (word, error) = match &cause {
             Cause::StoreFailed(e) => ("store_failed", Some(e.as_str())),
@@ -365,10 +384,10 @@ impl Spiller {
         };
         let event = AuditEvent::security("audit_fallback").component("argus").with("cause", word);
         let event = event.with("error", &error).with("file", file.as_str());
-        let mut own = Vec::new();
-        if own_entry(&self.core, state, &event, self.core.config.clock.now(), &mut own).is_ok() {
-            state.queue.push_own(&own);
+        if !queue_own(&self.core, state, &event, self.core.config.clock.now()) {
+            return;
         }
+        self.untold = None;
         let reason = error.unwrap_or("the queue is full").to_owned();
         self.core.observers.error(AuditError::Spilling { file: Path::new(&file).into(), reason: reason.into() });
     }
@@ -389,25 +408,25 @@ impl Spiller {
                 Some(file) => file.append(&self.lines),
                 None => return false,
             };
-            let Err(e) = result else {
+            let Err(mut e) = result else {
                 self.core.lock().spill.failed = false;
+                self.told = None;
                 return true;
             };
-            if e.kind() == ErrorKind::Replaced {
+            if e.kind() == ErrorKind::Replaced && !self.core.lock().closed {
                 // Nobody finds what stands there: these lines go into another. What stood there before is missed by the merge, which says so.
-                self.tell(e);
                 match self.create() {
-                    Ok(file) => self.file = Some(file),
-                    Err(e) => {
+                    Ok(file) => {
                         self.tell(e);
-                        self.pause();
+                        self.file = Some(file);
+                        let state = self.core.lock();
+                        if state.closed || state.spill.give_back {
+                            return false;
+                        }
+                        continue;
                     }
+                    Err(other) => e = other,
                 }
-                let state = self.core.lock();
-                if state.closed || state.spill.give_back {
-                    return false;
-                }
-                continue;
             }
             let mut state = self.core.lock();
             if !std::mem::replace(&mut state.spill.failed, true) {
@@ -420,6 +439,9 @@ impl Spiller {
             drop(state);
             self.tell(e);
             self.pause();
+            if self.core.lock().closed {
+                return false;
+            }
         }
     }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Writer, room_for_own};
-use crate::core::own_entry;
+use super::Writer;
+use crate::core::queue_own;
 use crate::error::AuditError;
 use crate::event::AuditEvent;
 
@@ -25,7 +25,7 @@ impl Writer {
             return;
         }
         let core = self.core.clone();
-        let backlog = self.store.backlog();
+        let backlog = self.at_store(|w| w.store.backlog());
         let now = core.config.clock.now();
         let mut state = core.lock();
         state.ledger.health.wal_bytes = backlog.bytes;
@@ -38,17 +38,15 @@ impl Writer {
         };
         state.ledger.health.degraded = Some(stuck.to_string());
         // While the queue is the spill thread's, nothing is added to it from here: it would not be woken.
-        let busy = state.spill.active || !room_for_own(&mut state);
-        if busy || self.piled.told.is_some_and(|t| t.elapsed() < PAUSE) {
+        if state.spill.active || self.piled.told.is_some_and(|t| t.elapsed() < PAUSE) {
             return;
         }
-        self.piled.told = Some(Instant::now());
         let event = AuditEvent::warn("wal_high_water").component("argus").with("wal_bytes", backlog.bytes);
-        let mut own = Vec::new();
-        if own_entry(&core, &mut state, &event, now, &mut own).is_ok() {
-            state.queue.push_own(&own);
+        if !queue_own(&core, &mut state, &event, now) {
+            return;
         }
         drop(state);
+        self.piled.told = Some(Instant::now());
         core.observers.error(AuditError::Store(Arc::new(stuck)));
     }
 }

@@ -7,24 +7,23 @@ use super::{Outcome, Writer};
 use crate::core::own_entry;
 use crate::error::{AuditError, TrailError};
 use crate::event::AuditEvent;
+use crate::queue::Chunk;
 use crate::queue::files::WriterLock;
-use crate::queue::{Chunk, Queue};
 use crate::spill::{Batch, Cause, SPILLED};
 
 /// How long, after the deadline, the pending file may take for what would be lost else.
 const SAVING: Duration = Duration::from_secs(5);
 
 impl Writer {
-    /// As `finish`, where the merge of the pending file was broken off by the deadline.
-    pub(super) fn finish_now(self) {
+    /// As `finish`, where the deadline of the close was over while the store failed.
+    pub(super) fn finish_failed(self, batch: Arc<Vec<Chunk>>, e: Arc<TrailError>) {
         let deadline = self.core.lock().closing.unwrap_or_else(Instant::now);
-        self.finish(Arc::default(), deadline);
+        self.finish(batch, deadline, Some(e));
     }
 
-    /// The last batches, `audit_close`, and the end of the store.
-    pub(super) fn finish(mut self, mut batch: Arc<Vec<Chunk>>, deadline: Instant) {
-        let mut error = None;
-        loop {
+    /// The last batches, `audit_close`, and the end of the store, unless it failed.
+    pub(super) fn finish(mut self, mut batch: Arc<Vec<Chunk>>, deadline: Instant, mut error: Option<Arc<TrailError>>) {
+        while error.is_none() {
             if !batch.is_empty() {
                 match self.commit(&batch, Some(deadline), false) {
                     Outcome::Committed => self.acknowledge(&batch),
@@ -36,7 +35,7 @@ impl Writer {
                 }
                 self.release(std::mem::take(&mut batch));
             }
-            if self.core.lock().spill.active
+            if self.core.lock().file_waits()
                 && let Err(e) = self.merge(Some(deadline))
             {
                 error = Some(e);
@@ -44,7 +43,7 @@ impl Writer {
             }
             batch = self.take_all();
             let mut state = self.core.lock();
-            if batch.is_empty() && !state.spill.active {
+            if batch.is_empty() && !state.file_waits() {
                 // What follows never was in the queue, and behind it nothing is numbered: the spill thread has no part in it.
                 state.spill.end();
                 break;
@@ -67,23 +66,25 @@ impl Writer {
     /// The spill thread died with records in its hands: what is behind them is not committed. A journal has all of them, for the next open.
     pub(super) fn break_off(mut self) {
         let _ = self.store.close();
-        // Before anybody is told that it is closed.
-        drop(self.lock.take());
         self.core.thread_died("spill");
     }
 
     /// All that the queue holds, unless it is the spill thread's.
     fn take_all(&mut self) -> Arc<Vec<Chunk>> {
-        let mut state = self.core.lock();
+        let now = self.core.config.clock.now();
+        let core = self.core.clone();
+        let mut state = core.lock();
         if state.spill.active || state.spill.broken {
             return Arc::default();
         }
+        // A journal, or the pending file, has them if the next commit fails.
+        self.queue_gaps(&core, &mut state, now);
         let mut chunks = std::mem::take(&mut state.spill.returned);
         while let Some(c) = state.queue.take() {
             chunks.push(c);
         }
         if !chunks.is_empty() {
-            (state.spill.batch, state.spill.batch_since) = (Batch::Preparing, Some(Instant::now()));
+            state.spill.batch = Batch::Preparing;
         }
         drop(state);
         self.hold(chunks)
@@ -94,8 +95,9 @@ impl Writer {
         let mut own = Vec::new();
         let now = core.config.clock.now();
         let mut state = core.lock();
-        while state.ledger.has_gaps() {
-            self.gap_record(&core, &mut state, now, &mut own);
+        while let Some((reason, gap)) = state.ledger.gap() {
+            self.with_gap(reason, gap, |event| own_entry(&core, &mut state, event, now, &mut own))?;
+            state.ledger.told(reason);
         }
         let h = state.ledger.health.clone();
         let filtered = core.health_filtered();
@@ -121,11 +123,12 @@ impl Writer {
     fn save(&mut self, batch: Arc<Vec<Chunk>>, e: &Arc<TrailError>, deadline: Instant) -> Vec<Chunk> {
         let core = self.core.clone();
         let until = deadline.max(Instant::now()) + SAVING;
+        let now = core.config.clock.now();
         let mut state = core.lock();
         // Nothing is given back any more, and the file gets another chance.
         (state.spill.give_back, state.spill.failed) = (false, false);
         // What was lost is to be told by the next open, since this one cannot.
-        self.queue_gaps(&core, &mut state, core.config.clock.now());
+        self.queue_gaps(&core, &mut state, now);
         core.spill.notify_one();
         while state.spill.on && !state.spill.failed && Instant::now() < until {
             // (The queue may just have been given back.)
@@ -146,10 +149,7 @@ impl Writer {
                 state = core.work.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
             }
         }
-        if state.spill.busy {
-            state.spill.lock = self.lock.take();
-        }
-        (state.spill.batch, state.spill.batch_since) = (Batch::None, None);
+        state.spill.batch = Batch::None;
         let held = batch.iter().flat_map(|c| crate::entry::entries(c.bytes())).last().map(|e| e.writer_seq());
         if held.is_some_and(|last| state.spill.holds(last)) {
             core.release(&mut state, batch);
@@ -162,12 +162,18 @@ impl Writer {
             left.push(c);
         }
         let saved = state.spill.holds(state.last_seq);
+        // (While the spill thread is at the file, the lock is its.)
+        let busy = state.spill.busy;
+        let lock = state.spill.lock.take_if(|_| !busy);
         drop(state);
         // Observers hear of them.
         self.withhold(&mut left);
-        if saved && let Some(lock) = &mut self.lock {
-            // Whoever recovers it need not suppose a loss.
-            let _ = lock.amend(SPILLED);
+        if let Some(mut lock) = lock {
+            if saved {
+                // Whoever recovers it need not suppose a loss.
+                let _ = lock.amend(SPILLED);
+            }
+            core.lock().spill.lock = Some(lock);
         }
         left
     }
@@ -179,25 +185,30 @@ impl Writer {
         }
         self.abandon(left, error.as_ref());
         if error.is_none() {
-            // All that the journal held is committed. With an error the files stay, for the next open to recover.
+            // All that the journal held is committed, and nobody is at a file any more. With an error the files stay, for the next open to recover.
             let mut state = core.lock();
             while state.keeper_busy
                 && let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|d| !d.is_zero())
             {
                 state = core.progress.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
             }
-            let mut paths = match &state.queue {
-                Queue::Journal(q) => q.paths(),
-                Queue::Memory(_) => Vec::new(),
-            };
+            while state.spill.busy
+                && let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|d| !d.is_zero())
+            {
+                state = core.work.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
+            }
+            let mut paths = state.queue.paths();
             paths.extend(state.spill.file.take());
+            let lock = state.spill.lock.take();
             drop(state);
             paths.iter().for_each(|p| drop(std::fs::remove_file(p)));
-            self.lock.take().into_iter().for_each(WriterLock::remove);
+            lock.into_iter().for_each(WriterLock::remove);
         }
-        // Before anybody is told that it is closed.
-        drop(self.lock.take());
         let mut state = core.lock();
+        if !state.spill.busy {
+            // Before anybody is told that it is closed. (A spill thread that still writes lets it go.)
+            drop(state.spill.lock.take());
+        }
         state.closed = true;
         state.report.committed = state.ledger.health.committed;
         state.report.error = error;

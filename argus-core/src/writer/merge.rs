@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{BATCH, Trouble, Writer, context_of};
+use super::{Also, BATCH, Trouble, Writer, context_of};
+use crate::config::Overflow;
 use crate::core::Core;
 use crate::error::{AuditError, ErrorKind, TrailError};
 use crate::queue::Chunk;
 use crate::queue::files::aside;
-use crate::sink::LossReason;
 use crate::spill::Cause;
 use crate::spill::file::{Lines, damaged};
 use crate::spill::line::{self, Buffers};
@@ -22,6 +22,9 @@ const NEAR: u64 = 2_000;
 
 /// More than the spill thread writes before it syncs: a batch and a part of the queue.
 const UNSYNCED: u64 = 16 << 20;
+
+/// How long a merge may fall back behind the callers.
+const PACE: Duration = Duration::from_secs(5);
 
 /// How often the wait for the spill thread looks whether the trail closes.
 const ANSWER: Duration = Duration::from_millis(500);
@@ -39,11 +42,44 @@ struct Progress {
     /// Records that this merge brought in, and the last number of them.
     count: u64,
     last_in: u64,
-    /// Numbers that the file should hold and does not.
-    missing: Vec<(u64, u64)>,
+    /// How many numbers the file should have held and did not.
+    missing: u64,
+    spoilt: Spoilt,
 }
 
-/// A part of the file.
+/// What of the file is no record.
+#[derive(Default)]
+struct Spoilt {
+    lines: u64,
+    first: Option<TrailError>,
+}
+
+impl Spoilt {
+    fn note(&mut self, e: TrailError) {
+        self.lines += 1;
+        self.first.get_or_insert(e);
+    }
+}
+
+/// Whether the merge gains on the callers. Where it does not, the queue is taken back with the file still long: then callers wait, or are refused, as their policy
+/// says, instead of filling the disk for as long as they are faster than the store. Under `Spill` that is what they asked for.
+#[derive(Default)]
+struct Pace {
+    looked: Option<(Instant, u64)>,
+}
+
+impl Pace {
+    fn falls_back(&mut self, behind: u64, overflow: Overflow) -> bool {
+        let (since, before) = *self.looked.get_or_insert_with(|| (Instant::now(), behind));
+        if overflow == Overflow::Spill || since.elapsed() < PACE {
+            return false;
+        }
+        self.looked = Some((Instant::now(), behind));
+        behind >= before
+    }
+}
+
+/// A part of the file. It ends at a hole, so that what is said of the hole stands before what is behind it.
 #[derive(Default)]
 struct Part {
     entries: Vec<u8>,
@@ -52,7 +88,9 @@ struct Part {
     /// The last number, there or missing, and where to go on behind it.
     last: u64,
     at: Option<(u64, FileId)>,
-    missing: Vec<(u64, u64)>,
+    /// The first and last of the numbers before it that are in no file.
+    missing: Option<(u64, u64)>,
+    spoilt: Spoilt,
 }
 
 impl Writer {
@@ -64,9 +102,10 @@ impl Writer {
         let mut buffers = Buffers::default();
         // The queue is taken back only after the store has shown that it works.
         let mut works = false;
+        let mut pace = Pace::default();
         crate::fault::step("merge_begin");
         loop {
-            let (path, synced, active) = self.merge_state(&core, progress.done, works);
+            let (path, synced, active) = self.merge_state(&core, progress.done, works, &mut pace);
             let part = if progress.done < synced {
                 self.read_part(path.as_ref(), &progress, synced, &mut buffers)
             } else {
@@ -94,10 +133,11 @@ impl Writer {
                     ("writer", Value::from(self.writer.as_str())),
                 ])
             });
+            let also = Also { gap: part.missing, recovered: recovered.as_deref(), closed: false };
             let chunk = [Chunk::Own(part.entries)];
-            let result = if part.count > 0 || recovered.is_some() || !works {
+            let result = if part.count > 0 || part.missing.is_some() || recovered.is_some() || !works {
                 crate::fault::step("merge_transact");
-                self.transact(&[chunk[0].bytes()], false, recovered.as_deref())
+                self.transact(&[chunk[0].bytes()], also)
             } else {
                 Ok(())
             };
@@ -116,7 +156,11 @@ impl Writer {
             progress.at = part.at;
             progress.count += part.count;
             progress.last_in = progress.last_in.max(part.last_in);
-            progress.missing.extend(part.missing);
+            progress.spoilt.lines += part.spoilt.lines;
+            if progress.spoilt.first.is_none() {
+                progress.spoilt.first = part.spoilt.first;
+            }
+            progress.missing += part.missing.map_or(0, |(first, last)| last - first + 1);
             if over {
                 {
                     let mut state = core.lock();
@@ -154,7 +198,13 @@ impl Writer {
     }
 
     /// What the file holds; near its end the queue is taken back first.
-    fn merge_state(&mut self, core: &Arc<Core>, done: u64, works: bool) -> (Option<PathBuf>, u64, bool) {
+    fn merge_state(
+        &mut self,
+        core: &Arc<Core>,
+        done: u64,
+        works: bool,
+        pace: &mut Pace,
+    ) -> (Option<PathBuf>, u64, bool) {
         let now = core.config.clock.now();
         let mut state = core.lock();
         if state.ledger.has_gaps() {
@@ -163,7 +213,8 @@ impl Writer {
                 core.spill.notify_one();
             }
         }
-        if works && state.spill.active && state.spill.synced.saturating_sub(done) <= NEAR {
+        let behind = state.spill.synced.saturating_sub(done);
+        if works && state.spill.active && (behind <= NEAR || pace.falls_back(behind, core.config.overflow)) {
             state.spill.give_back = true;
             core.spill.notify_one();
             // It writes and syncs at most once more, or says that it cannot.
@@ -189,7 +240,7 @@ impl Writer {
             match path.map_or(Ok(()), |p| self.read_lines(p, at, synced, buffers, &mut part)) {
                 Ok(()) => {}
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Damaged | ErrorKind::Unsafe) => {
-                    self.core.observers.error(AuditError::Store(Arc::new(e)));
+                    part.spoilt.note(e);
                     part.at = None;
                 }
                 // It may be readable later.
@@ -197,10 +248,10 @@ impl Writer {
             }
             // The end of the file before its time: somebody cut or removed it.
             if part.count == 0 && part.last < synced {
-                part.missing.push((part.last + 1, synced));
+                part.missing = Some((part.last + 1, synced));
                 part.last = synced;
             }
-            if part.missing.is_empty() || at.is_none() {
+            if part.missing.is_none() || at.is_none() {
                 return Ok(part);
             }
             // Where a file was cut, what was appended since stands further up.
@@ -216,7 +267,7 @@ impl Writer {
         buffers: &mut Buffers,
         part: &mut Part,
     ) -> Result<(), TrailError> {
-        let Some(mut lines) = Lines::open(path)? else { return Ok(()) };
+        let Some(mut lines) = Lines::open_own(path, self.core.writer)? else { return Ok(()) };
         let file = place::identity_of(lines.file());
         // Another one is read from its beginning: somebody removed the first.
         if let Some((at, _)) = at.filter(|(_, of)| *of == file) {
@@ -245,7 +296,13 @@ impl Writer {
             match parsed {
                 Ok(number) if number > part.last && number <= synced => {
                     if number > part.last + 1 {
-                        part.missing.push((part.last + 1, number - 1));
+                        if part.count > 0 {
+                            // It begins the next part.
+                            part.entries.truncate(before);
+                            part.at = Some((began, file));
+                            break;
+                        }
+                        part.missing = Some((part.last + 1, number - 1));
                     }
                     (part.last, part.last_in) = (number, number);
                     part.count += 1;
@@ -259,7 +316,7 @@ impl Writer {
                 }
                 Err(e) => {
                     part.entries.truncate(before);
-                    self.core.observers.error(AuditError::Store(Arc::new(e)));
+                    part.spoilt.note(e);
                 }
             }
             part.at = Some((beyond.unwrap_or(lines.at()), file));
@@ -272,40 +329,46 @@ impl Writer {
         let core = self.core.clone();
         self.again_to = None;
         crate::fault::step("merge_end");
-        let mut lost = 0;
-        if let Some(path) = path {
-            if progress.missing.is_empty() {
-                let _ = std::fs::remove_file(&path);
-            } else {
-                let _ = std::fs::rename(&path, aside(&path, ".torn"));
-            }
+        let lost = progress.missing;
+        let whole = lost == 0 && progress.spoilt.lines == 0;
+        let torn = path.as_ref().filter(|_| !whole).map(|p| aside(p, ".torn"));
+        let gone = path.as_ref().map_or(Ok(()), |path| match &torn {
+            None => std::fs::remove_file(path),
+            Some(torn) => std::fs::rename(path, torn),
+        });
+        if let (Err(e), Some(path)) = (gone, &path)
+            && e.kind() != std::io::ErrorKind::NotFound
+        {
+            let e = TrailError::io("cannot take the merged pending file away, so that no other can be made", path, e);
+            core.observers.error(AuditError::Store(Arc::new(e)));
         }
         let mut state = core.lock();
         state.spill.ending = false;
-        for (first, last) in progress.missing {
-            lost += last - first + 1;
-            state.ledger.missing(first, last);
-        }
-        let health = &mut state.ledger.health;
-        // Some of them may be Argus's own, which nobody counted as pending.
-        let callers = lost.min(health.pending);
-        health.pending -= callers;
-        health.lost += callers;
-        health.lost_by[LossReason::StoreFailed as usize] += callers;
-        if health.pending == 0 {
-            health.degraded = None;
-        }
+        state.ledger.merged(lost);
+        state.spill.unwanted();
         state.done_seq = state.done_seq.max(progress.done);
         let done = state.done_seq;
         core.spill.notify_all();
         drop(state);
         core.progress.notify_all();
         core.observers.done(done);
-        if lost > 0 {
-            core.observers.error(AuditError::Store(Arc::new(TrailError::new(
-                ErrorKind::Damaged,
-                format!("{lost} records that stood in the pending file are lost; audit_gap records name them"),
-            ))));
+        if whole {
+            return;
         }
+        let mut e = TrailError::new(
+            ErrorKind::Damaged,
+            format!(
+                "{lost} records that stood in the pending file are lost, {} of its lines are no records; audit_gap records name what is lost",
+                progress.spoilt.lines
+            ),
+        )
+        .help("the file, if it is still there, is kept as evidence");
+        if let Some(torn) = torn {
+            e = e.at(torn);
+        }
+        if let Some(first) = progress.spoilt.first {
+            e = e.because(first);
+        }
+        core.observers.error(AuditError::Store(Arc::new(e)));
     }
 }

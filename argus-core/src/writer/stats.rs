@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Writer, room_for_own};
-use crate::core::{Core, State, own_entry};
+use super::Writer;
+use crate::core::{Core, State, queue_own};
 use crate::event::AuditEvent;
 use crate::level::Level;
 
@@ -37,10 +37,6 @@ impl Stats {
 impl Writer {
     /// Goes through the queue like any other record; without room it waits.
     pub(super) fn queue_stats(&mut self, core: &Arc<Core>, state: &mut State, now: SystemTime, rss: Option<u64>) {
-        if !room_for_own(state) {
-            return;
-        }
-        self.stats.due = Instant::now().checked_add(self.stats.interval);
         let h = state.ledger.health.clone();
         let event = AuditEvent::info("system_stats")
             .component("argus")
@@ -54,9 +50,8 @@ impl Writer {
             .with("lost", h.lost)
             .with("filtered", core.health_filtered())
             .with("rss_bytes", &rss);
-        let mut own = Vec::new();
-        if own_entry(core, state, &event, now, &mut own).is_ok() {
-            state.queue.push_own(&own);
+        if queue_own(core, state, &event, now) {
+            self.stats.due = Instant::now().checked_add(self.stats.interval);
         }
     }
 }
