@@ -8,13 +8,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::canonical::upper_bound;
 use crate::entry::{EntryWriter, Part};
 use crate::error::AuditError;
-use crate::event::AuditEvent;
-use crate::json::{JsonError, JsonWriter, Scratch, Source};
+use crate::event::{AuditEvent, Field};
+use crate::json::{JsonError, JsonWriter, Key, Scratch, Source, is_behind, utf16_cmp};
 use crate::redaction::Redaction;
 use crate::sink::{ObserverSet, TraceContext};
 use crate::stack::MAX_STACK;
 use crate::time;
-use crate::value::Value;
+use crate::value::{V, Value};
 
 /// Cap of a record's canonical form, in bytes.
 pub(crate) const MAX_RECORD: usize = 256 << 10;
@@ -79,6 +79,7 @@ pub(crate) struct Buffers {
 thread_local!(static BUFFERS: Cell<Option<Box<Buffers>>> = const { Cell::new(None) });
 
 /// Runs `f` with this thread's buffers. A `Serialize` that logs gets fresh ones.
+#[inline]
 pub(crate) fn with_buffers<T>(f: impl FnOnce(&mut Buffers) -> T) -> T {
     // While a thread ends, its buffers may be gone already; a destructor that logs gets fresh ones, too.
     let mut buffers = BUFFERS.try_with(Cell::take).ok().flatten().unwrap_or_default();
@@ -125,50 +126,31 @@ fn encode_inner(
         .map_or(call.now, time::split)
         .ok_or_else(|| invalid("timestamp", "the time lies outside the years 0000 to 9999"))?;
     let component = event.component.filter(|c| !c.is_empty()).unwrap_or(&rules.component);
-    // (`to_string_lossy` alone looks at every byte on its own.)
-    let path = event.file_path.map(|p| (p, p.to_str().map_or_else(|| p.to_string_lossy(), Cow::Borrowed)));
-    let path_text = path.as_ref().map(|(_, t)| &**t);
+    let path = event.file_path.map_or(Cow::Borrowed([].as_slice()), path_text);
+    // What of it was no text must be told elsewhere.
+    let raw_path = event.file_path.filter(|_| matches!(path, Cow::Owned(_)));
     if !call.own && component == OWN_COMPONENT && OWN_EVENTS.contains(&event.event) {
         return Err(invalid("event", "Argus says this of itself; name the event or its component otherwise"));
     }
-    let texts = [
-        ("event", Some(event.event)),
-        ("component", Some(component)),
-        ("file_path", path_text),
-        ("user_agent", event.user_agent),
-        ("actor_id", event.actor),
-        ("action", event.action),
-    ];
-    for (name, text) in texts {
-        if text.is_some_and(crate::json::has_nul) {
-            return Err(invalid(name, "text must not contain NUL"));
-        }
-    }
-
     let mut w = EntryWriter::begin(entry);
     w.head(event.level, event.actor_type, event.outcome, secs, nanos);
     w.carrier(call.trace, call.observers);
     if call.own {
         w.own();
     }
-    w.text(Part::Event, Some(event.event));
-    w.text(Part::Component, Some(component));
+    text(&mut w, Part::Event, "event", event.event.as_bytes())?;
+    text(&mut w, Part::Component, "component", component.as_bytes())?;
     let start = w.buf.len();
     field.set("context");
-    encode_context(
-        event,
-        path.as_ref().filter(|(_, t)| matches!(t, Cow::Owned(_))).map(|(p, _)| *p),
-        rules,
-        w.buf,
-        json,
-        order,
-        call.own,
-    )?;
+    encode_context(event, raw_path, rules, w.buf, json, order, call.own)?;
     w.part(Part::Context, start);
     let mut json_len = w.buf.len() - start;
-    w.text(Part::FilePath, path_text);
-    w.text(Part::UserAgent, event.user_agent);
+    text(&mut w, Part::FilePath, "file_path", &path)?;
+    text(&mut w, Part::UserAgent, "user_agent", bytes(event.user_agent))?;
     for (part, name, value) in [(Part::OldValue, "old_value", &event.old), (Part::NewValue, "new_value", &event.new)] {
+        if value.is_absent() {
+            continue;
+        }
         field.set(name);
         let start = w.buf.len();
         let mut out = JsonWriter::new(w.buf, json, &rules.redaction, Source::Caller);
@@ -179,10 +161,18 @@ fn encode_inner(
         }
         json_len += w.buf.len() - start;
     }
-    w.text(Part::ActorId, event.actor);
-    w.text(Part::Action, event.action);
+    text(&mut w, Part::ActorId, "actor_id", bytes(event.actor))?;
+    text(&mut w, Part::Action, "action", bytes(event.action))?;
     w.text(Part::TraceState, call.trace.map(|t| t.trace_state).filter(|t| t.len() <= MAX_TRACE_STATE));
-    let size = rules.constant + upper_bound(texts.iter().filter_map(|(_, t)| *t), json_len);
+    let texts = [
+        event.event.as_bytes(),
+        component.as_bytes(),
+        &path,
+        bytes(event.user_agent),
+        bytes(event.actor),
+        bytes(event.action),
+    ];
+    let size = rules.constant + upper_bound(&texts, json_len);
     // A record that would be refused for the room that its stack may need goes without: the fact matters more.
     if call.stack && size + MAX_STACK <= MAX_RECORD {
         let start = w.buf.len();
@@ -196,6 +186,36 @@ fn encode_inner(
     Ok(())
 }
 
+/// A path as UTF-8: borrowed, if that is what it is. (Most are ASCII, which is quickly told.)
+#[inline]
+fn path_text(path: &std::path::Path) -> Cow<'_, [u8]> {
+    let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
+    if bytes.is_ascii() || std::str::from_utf8(bytes).is_ok() {
+        return Cow::Borrowed(bytes);
+    }
+    Cow::Owned(path.to_string_lossy().into_owned().into_bytes())
+}
+
+#[inline(always)]
+fn bytes(text: Option<&str>) -> &[u8] {
+    text.unwrap_or_default().as_bytes()
+}
+
+/// Writes a text, looking for NUL on the way: that is one of those that need an escape, and most texts have none.
+#[inline(always)]
+fn text(w: &mut EntryWriter<'_>, part: Part, name: &'static str, text: &[u8]) -> Result<(), AuditError> {
+    if w.utf8(part, text) { no_nul(name, text) } else { Ok(()) }
+}
+
+#[cold]
+fn no_nul(name: &'static str, text: &[u8]) -> Result<(), AuditError> {
+    if text.contains(&0) {
+        return Err(invalid(name, "text must not contain NUL"));
+    }
+    Ok(())
+}
+
+#[cold]
 fn json_error(field: String, e: JsonError) -> AuditError {
     match e {
         JsonError::TooDeep => AuditError::TooLarge {
@@ -221,24 +241,31 @@ fn encode_context(
     let path = match raw_path {
         Some(path) => {
             path_bytes = crate::id::hex(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
-            Some(Value::from(path_bytes.as_str()))
+            Value::from(path_bytes.as_str())
         }
-        None => None,
+        None => Value::ABSENT,
     };
-    let given = event.member_count();
     // A number for each member: first the event's own, then the path's bytes, then the configuration's.
-    let key = |n: usize| match n.checked_sub(given) {
-        None => event.member(n).key,
-        Some(0) => PATH_BYTES,
-        Some(i) => rules.context.get(i - 1).map_or("", |(key, _)| key),
+    let given = event.member_count();
+    let last = given + if own { 0 } else { rules.context.len() };
+    let member = |n: usize| match n.checked_sub(given) {
+        None => event.member(n),
+        Some(0) => Field { key: Key::new(PATH_BYTES), value: path },
+        Some(i) => {
+            let (key, json) = rules.context.get(i - 1).map_or(("", "null"), |(key, json)| (key, json));
+            Field { key: Key::new(key), value: Value(V::Canonical(json)) }
+        }
     };
     order.clear();
     for n in 0..given {
-        place(order, n, key);
+        let prefix = event.ready_member(n).map_or_else(|| member(n).key.prefix, |f| f.key.prefix);
+        place(order, n, prefix, member);
     }
-    for n in path.iter().map(|_| given).chain(given + 1..if own { 0 } else { given + 1 + rules.context.len() }) {
-        if !event.members().any(|f| f.key == key(n)) {
-            place(order, n, key);
+    let others = if raw_path.is_some() { given } else { given + 1 };
+    for n in others..=last {
+        let key = member(n).key;
+        if !(0..given).any(|m| event.member(m).key.text == key.text) {
+            place(order, n, key.prefix, member);
         }
     }
 
@@ -246,22 +273,26 @@ fn encode_context(
     let source = if own { Source::Stored } else { Source::Caller };
     let mut out = JsonWriter::new(buf, json, &rules.redaction, source);
     let mut open = out.open_object().map_err(|e| json_error("context".into(), e))?;
-    let mut count = 0;
-    for &(prefix, n) in order.iter() {
-        let key = key(n);
-        let named = |e| json_error(format!("context.{key}"), e);
-        let (start, depth, first) = (out.position(), out.depth(), open.first);
-        out.key_with(&mut open, key, prefix).map_err(named)?;
-        let present = match n.checked_sub(given) {
-            None => event.member(n).value.encode(&mut out).map_err(named)?,
-            Some(0) => path.as_ref().map_or(Ok(false), |p| p.encode(&mut out)).map_err(named)?,
-            Some(i) => {
-                out.raw(rules.context.get(i - 1).map_or("null", |(_, json)| json));
-                true
+    let (mut count, mut before) = (0, None);
+    for &(_, n) in order.iter() {
+        let made;
+        let Field { key, value } = match event.ready_member(n) {
+            Some(field) => field,
+            None => {
+                made = member(n);
+                &made
             }
         };
-        if present {
-            out.end_member(key);
+        let named = |e| json_error(format!("context.{}", key.text), e);
+        let (start, depth, first) = (out.position(), out.depth(), open.first);
+        out.name(&mut open, key).map_err(named)?;
+        let at = out.position();
+        if value.encode(&mut out).map_err(named)? {
+            if before.is_some_and(|(prefix, name)| prefix == key.prefix && name == key.text) {
+                return Err(json_error("context".into(), JsonError::DuplicateKey(key.text.into())));
+            }
+            before = Some((key.prefix, key.text));
+            out.redact(key, at);
             count += 1;
         } else {
             out.rewind(start, depth);
@@ -274,17 +305,18 @@ fn encode_context(
     out.close_object(open).map_err(|e| json_error("context".into(), e))
 }
 
-/// Puts member `n` where its key belongs. Members are few and mostly come in some order, so they are shifted, not sorted.
-#[inline]
-fn place<'a>(order: &mut Vec<(u64, usize)>, n: usize, key: impl Fn(usize) -> &'a str) {
-    let prefix = crate::json::prefix(key(n));
+/// Puts member `n` where its name belongs. Members are few and mostly come in some order, so they are shifted, not sorted.
+#[inline(always)]
+fn place<'a>(order: &mut Vec<(u64, usize)>, n: usize, prefix: u64, member: impl Fn(usize) -> Field<'a>) {
+    let mut at = order.len();
     order.push((prefix, n));
     // From the end: what comes in order is compared once.
-    let mut at = order.len() - 1;
-    while let Some((before, m)) = at.checked_sub(1).and_then(|i| order.get(i).copied())
-        && crate::json::prefixed_cmp((before, || key(m)), (prefix, || key(n))).is_gt()
+    while let Some([before, place]) = order.get_mut(at.wrapping_sub(1)..at + 1)
+        && is_behind(before.0, prefix)
+            .unwrap_or_else(|| utf16_cmp(member(before.1).key.text, member(n).key.text).is_gt())
     {
-        order.swap(at - 1, at);
+        let moved = *before;
+        (*before, *place) = ((prefix, n), moved);
         at -= 1;
     }
 }
@@ -309,7 +341,7 @@ pub(crate) fn prepare_context(
         w.key(&mut open, key)?;
         let start = w.position();
         w.serialize_top(value)?;
-        w.end_member(key);
+        w.end_member();
         ready.push((key.clone(), String::from_utf8(out.split_off(start)).unwrap_or_default()));
     }
     Ok(ready)

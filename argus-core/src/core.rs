@@ -195,14 +195,15 @@ impl Core {
         if committed && !wait && !ack {
             self.relay_not_waited.fetch_add(1, Ordering::Relaxed);
         }
-        let (id, pending) = self.accept(event, carrier, ack || wait)?;
-        match pending {
-            Some(p) if wait => {
-                p.wait(Duration::MAX)?;
-                Ok(Some((id, None)))
-            }
-            pending => Ok(Some((id, pending))),
+        let accepted = self.accept(event, carrier, ack || wait);
+        if !wait {
+            return accepted.map(Some);
         }
+        let (id, pending) = accepted?;
+        if let Some(pending) = pending {
+            pending.wait(Duration::MAX)?;
+        }
+        Ok(Some((id, None)))
     }
 
     fn accept(
@@ -246,7 +247,10 @@ impl Core {
             accept::encode(event, &self.rules, &call, buffers)?;
             self.enqueue(&mut buffers.entry, time::millis(split), carrier.caller, ack)
         });
-        result.inspect_err(|e| self.refuse(e, carrier.caller, now))
+        if let Err(e) = &result {
+            self.refuse(e, carrier.caller, now);
+        }
+        result
     }
 
     /// The critical section: room, number, copy, publish.

@@ -1,6 +1,7 @@
 //! The bytes of an accepted record on their way through the queue: a fixed head, then the texts. Written by accept, read by the writer and by recovery: it is the
 //! form of the journal (`docs/record-format.md`, section 8). The carrier travels here too, though it is no part of the record.
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::id::RecordId;
@@ -61,10 +62,9 @@ fn get<const N: usize>(buf: &[u8], at: usize) -> [u8; N] {
     buf.get(at..at + N).and_then(|s| s.try_into().ok()).unwrap_or([0; N])
 }
 
-/// Writes one entry into a buffer: the texts as they come, the head from a place of fixed size, where no step needs a check.
+/// Writes one entry at the front of a buffer.
 pub(crate) struct EntryWriter<'b> {
     pub(crate) buf: &'b mut Vec<u8>,
-    head: [u8; HEAD],
 }
 
 impl<'b> EntryWriter<'b> {
@@ -81,7 +81,7 @@ impl<'b> EntryWriter<'b> {
         };
         buf.clear();
         buf.extend_from_slice(&EMPTY);
-        Self { buf, head: EMPTY }
+        Self { buf }
     }
 
     #[inline]
@@ -93,67 +93,87 @@ impl<'b> EntryWriter<'b> {
         secs: i64,
         nanos: u32,
     ) {
-        put(&mut self.head, SECS, secs.to_le_bytes());
-        put(&mut self.head, NANOS, nanos.to_le_bytes());
-        put(&mut self.head, LEVEL, [level as u8]);
-        put(&mut self.head, ACTOR, [actor.map_or(0, |a| a as u8 + 1)]);
-        put(&mut self.head, OUTCOME, [outcome.map_or(0, |o| o as u8 + 1)]);
+        put(self.buf, SECS, secs.to_le_bytes());
+        put(self.buf, NANOS, nanos.to_le_bytes());
+        let (actor, outcome) = (actor.map_or(0, |a| a as u8 + 1), outcome.map_or(0, |o| o as u8 + 1));
+        put(self.buf, LEVEL, [level as u8, actor, outcome]);
     }
 
     #[inline]
     pub(crate) fn carrier(&mut self, trace: Option<&TraceContext<'_>>, observers: ObserverSet) {
         if let Some(t) = trace {
-            put(&mut self.head, TRACE, [1, t.flags, u8::from(t.remote)]);
-            put(&mut self.head, TRACE_ID, t.trace_id);
-            put(&mut self.head, SPAN_ID, t.span_id);
+            put(self.buf, TRACE, [1, t.flags, u8::from(t.remote)]);
+            put(self.buf, TRACE_ID, t.trace_id);
+            put(self.buf, SPAN_ID, t.span_id);
         }
-        put(&mut self.head, OBSERVERS, observers.0.to_le_bytes());
+        put(self.buf, OBSERVERS, observers.0.to_le_bytes());
     }
 
     /// Marks a record that Argus makes of itself.
     pub(crate) fn own(&mut self) {
-        put(&mut self.head, OWN, [1]);
+        put(self.buf, OWN, [1]);
     }
 
     /// A stack whose names are known.
     pub(crate) fn named_stack(&mut self, names: Option<&str>) {
         if names.is_some_and(|n| !n.is_empty()) {
-            put(&mut self.head, NAMED, [1]);
+            put(self.buf, NAMED, [1]);
             self.text(Part::Stack, names);
         }
     }
 
     /// Ends a part that began at `start` and goes to the end of the buffer. Parts come in order.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn part(&mut self, part: Part, start: usize) {
         let len = u32::try_from(self.buf.len() - start).unwrap_or(0);
-        put(&mut self.head, LENGTHS + 4 * part as usize, len.to_le_bytes());
+        put(self.buf, LENGTHS + 4 * part as usize, len.to_le_bytes());
     }
 
-    #[inline]
-    pub(crate) fn text(&mut self, part: Part, text: Option<&str>) {
-        if let Some(t) = text.filter(|t| !t.is_empty()) {
-            let start = self.buf.len();
-            self.buf.extend_from_slice(t.as_bytes());
-            self.part(part, start);
-        }
+    /// A text, unless it is empty. True if any of it needs an escape in JSON.
+    #[inline(always)]
+    pub(crate) fn text(&mut self, part: Part, text: Option<&str>) -> bool {
+        text.is_some_and(|t| self.utf8(part, t.as_bytes()))
     }
 
-    /// Fills up to whole words, notes the length, and puts the head in its place.
-    #[inline]
-    pub(crate) fn end(mut self) {
-        let fill = self.buf.len().wrapping_neg() % 8;
-        self.buf.extend_from_slice([0; 8].get(..fill).unwrap_or_default());
-        let len = u32::try_from(self.buf.len()).unwrap_or(0);
-        put(&mut self.head, LEN, len.to_le_bytes());
-        if let Some(head) = self.buf.first_chunk_mut() {
-            *head = self.head;
+    /// The same of bytes that are known to be UTF-8.
+    #[inline(always)]
+    pub(crate) fn utf8(&mut self, part: Part, text: &[u8]) -> bool {
+        if text.is_empty() {
+            return false;
         }
+        let start = self.buf.len();
+        let escapes = crate::json::append(text, self.buf);
+        self.part(part, start);
+        escapes
+    }
+
+    /// Fills up, and notes the length. To whole words would do; but the check value is taken of sixteen bytes at a time, and slowly of a rest.
+    #[inline]
+    pub(crate) fn end(self) {
+        let len = self.buf.len().next_multiple_of(16);
+        self.buf.extend_from_slice(&[0; 16]);
+        self.buf.truncate(len);
+        put(self.buf, LEN, u32::try_from(len).unwrap_or(0).to_le_bytes());
     }
 }
 
-/// CRC-32 of what stands behind number and identity. Taken before the critical section.
-pub(crate) fn check(entry: &[u8]) -> u32 {
+/// CRC-32 of what stands behind number and identity, without the check value itself. Taken before the critical section.
+pub(crate) fn check(entry: &mut [u8]) -> u32 {
+    // What stands before the check value is moved up to what stands behind it: one run is much faster than two short ones.
+    let moved = SECS + (LENGTHS - CHECK);
+    let before: [u8; CHECK - SECS] = get(entry, SECS);
+    put(entry, moved, before);
+    let mut crc = FRESH.clone();
+    crc.update(entry.get(moved..).unwrap_or_default());
+    put(entry, SECS, before);
+    crc.finalize()
+}
+
+/// Has asked what the processor can do.
+static FRESH: LazyLock<crc32fast::Hasher> = LazyLock::new(crc32fast::Hasher::new);
+
+/// The same of an entry that must stay as it is.
+fn check_in_place(entry: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(entry.get(SECS..CHECK).unwrap_or_default());
     crc.update(entry.get(LENGTHS..).unwrap_or_default());
@@ -250,7 +270,7 @@ pub(crate) fn next_checked(bytes: &[u8]) -> Next<'_> {
     match bytes.split_at_checked(len) {
         Some((head, rest)) if len >= HEAD && len.is_multiple_of(8) => {
             let entry = Entry { bytes: head };
-            let sum = mixed(check(head), entry.writer_seq(), entry.record_id());
+            let sum = mixed(check_in_place(head), entry.writer_seq(), entry.record_id());
             if sum.to_le_bytes() == get(head, CHECK) { Next::Entry(entry, rest) } else { Next::Torn }
         }
         _ => Next::Torn,
@@ -349,5 +369,37 @@ impl<'a> Entry<'a> {
         }
         let before: usize = (0..part as usize).map(len).filter(|l| *l != ABSENT).map(|l| l as usize).sum();
         self.bytes.get(HEAD + before..HEAD + before + mine as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever reads takes the check value in two runs, as the format says, and whoever writes in one.
+    #[test]
+    fn both_ways_to_the_check_value_agree_and_every_byte_counts() {
+        for len in 1..40 {
+            let mut entry = Vec::new();
+            let mut w = EntryWriter::begin(&mut entry);
+            w.head(Level::Warn, Some(ActorType::User), Some(Outcome::Failure), 1_795_000_000, 120_000_000);
+            let t = TraceContext { trace_id: [3; 16], span_id: [4; 8], flags: 1, remote: true, trace_state: "a=b" };
+            w.carrier(Some(&t), ObserverSet(1 << 63));
+            w.text(Part::Event, Some(&"e".repeat(len)));
+            w.end();
+            assert!(entry.len().is_multiple_of(8));
+            let before = entry.clone();
+            let sum = check(&mut entry);
+            put(&mut entry, CHECK, [0; 4]);
+            assert_eq!(entry, before, "all else is as it was");
+            number(&mut entry, 42, RecordId([0x71; 16]), sum);
+            let Next::Entry(read, []) = next_checked(&entry) else { panic!("{len} bytes of text") };
+            assert_eq!((read.writer_seq(), read.text(Part::Event)), (42, Some("e".repeat(len).as_str())));
+            for at in SEQ..entry.len() {
+                let mut torn = entry.clone();
+                torn[at] ^= 1;
+                assert!(matches!(next_checked(&torn), Next::Torn), "byte {at}");
+            }
+        }
     }
 }

@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use crate::json::Key;
 use crate::level::{ActorType, Level, Outcome};
 use crate::sink::Trace;
 use crate::value::Value;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field<'a> {
-    pub(crate) key: &'a str,
+    pub(crate) key: Key<'a>,
     pub(crate) value: Value<'a>,
 }
 
@@ -69,7 +70,7 @@ impl<'a> AuditEvent<'a> {
             at: None,
             context: &[],
             used: 0,
-            inline: [Field { key: "", value: Value::ABSENT }; INLINE],
+            inline: [Field { key: Key::new(""), value: Value::ABSENT }; INLINE],
             more: Vec::new(),
         }
     }
@@ -225,7 +226,7 @@ impl<'a> AuditEvent<'a> {
     /// As [`with`](Self::with), for callers that collect members in a loop.
     #[inline(always)]
     pub fn push(&mut self, key: &'a str, value: Value<'a>) {
-        let field = Field { key, value };
+        let field = Field { key: Key::new(key), value };
         match self.inline.get_mut(self.used as usize) {
             Some(slot) => {
                 *slot = field;
@@ -235,23 +236,25 @@ impl<'a> AuditEvent<'a> {
         }
     }
 
-    /// The context members: the slice first, then those added one by one.
-    pub(crate) fn members(&self) -> impl Iterator<Item = Field<'a>> + '_ {
-        (0..self.member_count()).map(|n| self.member(n))
-    }
-
     pub(crate) fn member_count(&self) -> usize {
         self.context.len() + usize::from(self.used) + self.more.len()
     }
 
-    /// The member `n`, below `member_count`.
-    #[inline]
+    /// The context member `n` where it stands ready in the event itself, as most do.
+    #[inline(always)]
+    pub(crate) fn ready_member(&self, n: usize) -> Option<&Field<'a>> {
+        let ready = if self.context.is_empty() { usize::from(self.used) } else { 0 };
+        self.inline.get(..ready)?.get(n)
+    }
+
+    /// The context member `n`, below `member_count`: the slice first, then those added one by one.
+    #[inline(never)]
     pub(crate) fn member(&self, n: usize) -> Field<'a> {
-        let inline = n.wrapping_sub(self.context.len());
-        match (self.context.get(n), self.inline.get(inline)) {
-            (Some((key, value)), _) => Field { key, value: *value },
-            (None, Some(field)) => *field,
-            (None, None) => self.more.get(inline - INLINE).copied().unwrap_or(Field { key: "", value: Value::ABSENT }),
+        if let Some((key, value)) = self.context.get(n) {
+            return Field { key: Key::new(key), value: *value };
         }
+        let inline = n - self.context.len();
+        let field = self.inline.get(inline).or_else(|| self.more.get(inline - INLINE));
+        field.copied().unwrap_or(Field { key: Key::new(""), value: Value::ABSENT })
     }
 }

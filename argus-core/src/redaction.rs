@@ -61,8 +61,10 @@ const DEFAULT: &[&str] = &[
 #[derive(Clone)]
 pub struct Redaction {
     words: Vec<String>,
-    /// A bit for each three letters that a word ends in, several to a bit: nearly every key is passed by it.
-    endings: [u64; ENDINGS / 64],
+    /// A bit for each two letters that a word ends in: most keys are passed by them.
+    pairs: [u64; PAIRS / 64],
+    /// A bit for each three letters that a word ends in, several to a bit: nearly all others are passed by them.
+    endings: [u64; ENDINGS / 64 + 1],
     shapes: Vec<Shape>,
     compiled: OnceLock<Result<Arc<Shapes>, String>>,
 }
@@ -98,16 +100,53 @@ const CLASSES: [u8; 256] = {
 };
 const FOREIGN: u8 = 36;
 const SEPARATOR: u8 = 37;
+const PAIRS: usize = 2048;
 const ENDINGS: usize = 4096;
 /// Words of this length need no border before them.
 const LONG: usize = 5;
 
+#[inline(always)]
 fn class(byte: u8) -> u8 {
     CLASSES[usize::from(byte)]
 }
 
-fn ending(a: u8, b: u8, c: u8) -> usize {
-    (usize::from(a) * 1444 + usize::from(b) * 38 + usize::from(c)) % ENDINGS
+/// The last letters of a key, as places in the tables of those that words end in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ending {
+    pair: u16,
+    three: u16,
+}
+
+impl Ending {
+    /// Tells nothing: its bits are always set.
+    const ANY: Self = Self { pair: PAIRS as u16 - 1, three: ENDINGS as u16 };
+
+    #[inline(always)]
+    pub(crate) fn of(key: &str) -> Self {
+        let [.., a, b, c] = *key.as_bytes() else { return Self::ANY };
+        let (a, b, c) = (class(a), class(b), class(c));
+        // Digits at the end may be a number behind a word, and behind what is no ASCII anything may be.
+        if b >= FOREIGN || c >= 26 {
+            return Self::ANY;
+        }
+        let ending = Self::spelt(a, b, c);
+        if a < FOREIGN { ending } else { Self { three: Self::ANY.three, ..ending } }
+    }
+
+    #[inline(always)]
+    fn spelt(a: u8, b: u8, c: u8) -> Self {
+        let (a, b, c) = (u16::from(a), u16::from(b), u16::from(c));
+        Self { pair: b * 38 + c, three: (a * 1444 + b * 38 + c) % ENDINGS as u16 }
+    }
+}
+
+fn set(table: &mut [u64], bit: u16) {
+    table[usize::from(bit / 64)] |= 1 << (bit % 64);
+}
+
+#[inline]
+fn has(table: &[u64], bit: u16) -> bool {
+    table[usize::from(bit / 64)] >> (bit % 64) & 1 == 1
 }
 
 impl Default for Redaction {
@@ -126,7 +165,11 @@ impl fmt::Debug for Redaction {
 impl Redaction {
     /// Withholds nothing.
     pub fn none() -> Self {
-        Self { words: Vec::new(), endings: [0; _], shapes: Vec::new(), compiled: OnceLock::new() }
+        let mut none =
+            Self { words: Vec::new(), pairs: [0; _], endings: [0; _], shapes: Vec::new(), compiled: OnceLock::new() };
+        set(&mut none.pairs, Ending::ANY.pair);
+        set(&mut none.endings, Ending::ANY.three);
+        none
     }
 
     /// The shapes that are looked for.
@@ -194,8 +237,9 @@ impl Redaction {
         for c in any().filter(|x| c.is_some_and(|c| c == x)) {
             for b in any().filter(|x| b.is_none_or(|b| b == x)) {
                 for a in any().filter(|x| a.is_none_or(|a| a == x)) {
-                    let bit = ending(a, b, c);
-                    self.endings[bit / 64] |= 1 << (bit % 64);
+                    let ending = Ending::spelt(a, b, c);
+                    set(&mut self.pairs, ending.pair);
+                    set(&mut self.endings, ending.three);
                 }
             }
         }
@@ -206,17 +250,13 @@ impl Redaction {
     /// Whether the value of `key` is withheld.
     #[inline]
     pub fn hides(&self, key: &str) -> bool {
-        if let [.., a, b, c] = *key.as_bytes() {
-            let (a, b, c) = (class(a), class(b), class(c));
-            // Three ASCII letters or digits at the end that no word ends in; digits at the end may be a number behind a word.
-            if a < FOREIGN && b < FOREIGN && c < 26 {
-                let bit = ending(a, b, c);
-                if self.endings[bit / 64] >> (bit % 64) & 1 == 0 {
-                    return false;
-                }
-            }
-        }
-        self.spelt(key)
+        self.hides_ending(Ending::of(key), key)
+    }
+
+    /// The same where the key's ending is known.
+    #[inline]
+    pub(crate) fn hides_ending(&self, ending: Ending, key: &str) -> bool {
+        has(&self.pairs, ending.pair) && has(&self.endings, ending.three) && self.spelt(key)
     }
 
     /// The walk that knows borders and separators; with the digits at the key's end, and without.

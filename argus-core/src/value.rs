@@ -29,6 +29,8 @@ pub(crate) enum V<'a> {
     Str(&'a str),
     Json(&'a str),
     JsonOrText(&'a str),
+    /// Canonical already, as that of the configuration.
+    Canonical(&'a str),
     Dyn(&'a dyn EncodeJson),
 }
 
@@ -54,25 +56,41 @@ impl<'a> Value<'a> {
         Value(V::Dyn(value))
     }
 
+    #[inline]
+    pub(crate) fn is_absent(&self) -> bool {
+        matches!(self.0, V::Absent)
+    }
+
     /// Encodes into `out`; false if the value is absent.
+    #[inline(always)]
     pub(crate) fn encode(&self, out: &mut JsonWriter<'_>) -> Result<bool, JsonError> {
         match self.0 {
             V::Absent => return Ok(false),
             V::Bool(b) => out.bool(b),
             V::I64(i) => out.i64(i),
             V::U64(u) => out.u64(u),
-            V::F64(f) => out.f64(f)?,
             V::Str(s) => out.string(s),
+            _ => return self.encode_other(out),
+        }
+        Ok(true)
+    }
+
+    #[inline(never)]
+    fn encode_other(&self, out: &mut JsonWriter<'_>) -> Result<bool, JsonError> {
+        match self.0 {
+            V::F64(f) => out.f64(f)?,
             V::Json(t) => out.json_text(t)?,
             V::JsonOrText(t) => {
-                let start = out.position();
-                let depth = out.depth();
+                let (start, depth) = (out.position(), out.depth());
                 if out.json_text(t).is_err() {
                     out.rewind(start, depth);
                     out.string(t);
                 }
             }
+            V::Canonical(t) => out.raw(t),
             V::Dyn(d) => return d.encode_json(out),
+            // Not here.
+            V::Absent | V::Bool(_) | V::I64(_) | V::U64(_) | V::Str(_) => return self.encode(out),
         }
         Ok(true)
     }
@@ -86,7 +104,7 @@ impl fmt::Debug for Value<'_> {
             V::Bool(_) => "Value(bool)",
             V::I64(_) | V::U64(_) | V::F64(_) => "Value(number)",
             V::Str(_) => "Value(text)",
-            V::Json(_) | V::JsonOrText(_) => "Value(json)",
+            V::Json(_) | V::JsonOrText(_) | V::Canonical(_) => "Value(json)",
             V::Dyn(_) => "Value(serialize)",
         })
     }

@@ -1,14 +1,16 @@
 //! Canonical JSON (RFC 8785 with exact 64-bit integers): the only module that writes or checks the JSON of a record. Pure: bytes in, bytes out.
-//! `writer` puts canonical text together; `serialize` drives it from `Serialize`; `parse` drives it from JSON text. Rules: `docs/record-format.md`, section 2.
+//! `text` has its strings and digits; `writer` puts values together; `serialize` drives it from `Serialize`; `parse` drives it from JSON text. Rules: `docs/record-format.md`, section 2.
 
 mod number;
 mod parse;
 mod serialize;
+mod text;
 mod writer;
 
 pub(crate) use parse::{is_canonical, object_members, unescape};
+pub(crate) use text::{Key, append, escape_into, escaped_len, is_behind, utf16_cmp, write_u64};
 pub use writer::JsonWriter;
-pub(crate) use writer::{Scratch, Source, escape_into, escaped_len, has_nul, prefix, prefixed_cmp, write_u64};
+pub(crate) use writer::{Scratch, Source};
 
 use std::fmt;
 

@@ -125,7 +125,7 @@ impl<'a> Parser<'a> {
                         self.byte(b':', "`:`")?;
                         self.space();
                         self.value(out)?;
-                        out.end_member(&key);
+                        out.end_member();
                         self.space();
                         if self.eat(b'}') {
                             break;

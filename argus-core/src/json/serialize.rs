@@ -1,8 +1,6 @@
 //! Drives `JsonWriter` from `Serialize`. Only the outermost `None` is absent; unit, `Value::Null` and a deeper `None` are JSON null.
 //! User code runs here and nowhere else.
 
-use std::fmt::Write;
-
 use serde::Serialize;
 use serde::ser::{self, Serializer};
 
@@ -38,8 +36,9 @@ pub(super) struct Compound<'a, 'w> {
     out: &'a mut JsonWriter<'w>,
     open: Open,
     /// The object around a `{variant: ...}`.
-    outer: Option<(Open, &'static str)>,
-    key: String,
+    outer: Option<Open>,
+    /// A map's name stands, and its value is to come.
+    named: bool,
     array: bool,
     raw: Raw,
     /// The first error, in case `Serialize` passes over it.
@@ -56,9 +55,11 @@ enum Raw {
 
 impl<'a, 'w> Compound<'a, 'w> {
     fn finish(self) -> Result<(), JsonError> {
-        self.out.give_text(self.key);
         if let Some(e) = self.failed {
             return Err(e);
+        }
+        if self.named {
+            return Err(JsonError::Custom("a map's key without its value".into()));
         }
         match self.raw {
             Raw::No => {}
@@ -70,8 +71,8 @@ impl<'a, 'w> Compound<'a, 'w> {
         } else {
             self.out.close_object(self.open)?;
         }
-        if let Some((outer, variant)) = self.outer {
-            self.out.end_member(variant);
+        if let Some(outer) = self.outer {
+            self.out.end_member();
             self.out.close_object(outer)?;
         }
         Ok(())
@@ -83,11 +84,15 @@ impl<'a, 'w> Compound<'a, 'w> {
         self.remember(result)
     }
 
+    #[inline(always)]
     fn remember(&mut self, result: Result<(), JsonError>) -> Result<(), JsonError> {
-        if let Err(e) = &result {
-            self.failed.get_or_insert_with(|| e.clone());
-        }
-        result
+        result.map_err(|e| self.note(e))
+    }
+
+    #[cold]
+    fn note(&mut self, error: JsonError) -> JsonError {
+        self.failed.get_or_insert_with(|| error.clone());
+        error
     }
 
     fn member<T: Serialize + ?Sized>(&mut self, key: &str, v: &T) -> Result<(), JsonError> {
@@ -100,15 +105,26 @@ impl<'a, 'w> Compound<'a, 'w> {
             Raw::No => {}
             Raw::Expected => {
                 self.raw = Raw::Written;
-                self.key.clear();
-                v.serialize(TextOnly(&mut self.key))?;
-                return self.out.json_text(&self.key);
+                return v.serialize(TextOnly(|text: &str| self.out.json_text(text)));
             }
             Raw::Written => return Err(JsonError::Custom("a raw JSON value with two texts".into())),
         }
         self.out.key(&mut self.open, key)?;
+        self.value(v)
+    }
+
+    /// Begins a map's member.
+    fn name<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), JsonError> {
+        if self.named {
+            return Err(JsonError::Custom("two keys of a map without a value between".into()));
+        }
+        key.serialize(TextOnly(|key: &str| self.out.key(&mut self.open, key)))
+    }
+
+    /// Writes the value of the member begun last, and ends it.
+    fn value<T: Serialize + ?Sized>(&mut self, v: &T) -> Result<(), JsonError> {
         v.serialize(Ser::nested(self.out))?;
-        self.out.end_member(key);
+        self.out.end_member();
         Ok(())
     }
 }
@@ -198,12 +214,12 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
         let mut open = self.out.open_object()?;
         self.out.key(&mut open, variant)?;
         v.serialize(Ser::nested(self.out))?;
-        self.out.end_member(variant);
+        self.out.end_member();
         self.out.close_object(open)
     }
     fn serialize_seq(self, _: Option<usize>) -> Result<Compound<'a, 'w>, JsonError> {
         let open = self.out.open_array()?;
-        Ok(Compound { out: self.out, open, outer: None, key: String::new(), array: true, raw: Raw::No, failed: None })
+        Ok(Compound { out: self.out, open, outer: None, named: false, array: true, raw: Raw::No, failed: None })
     }
     fn serialize_tuple(self, n: usize) -> Result<Compound<'a, 'w>, JsonError> {
         self.serialize_seq(Some(n))
@@ -221,20 +237,11 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
         let mut outer = self.out.open_object()?;
         self.out.key(&mut outer, variant)?;
         let open = self.out.open_array()?;
-        Ok(Compound {
-            out: self.out,
-            open,
-            outer: Some((outer, variant)),
-            key: String::new(),
-            array: true,
-            raw: Raw::No,
-            failed: None,
-        })
+        Ok(Compound { out: self.out, open, outer: Some(outer), named: false, array: true, raw: Raw::No, failed: None })
     }
     fn serialize_map(self, _: Option<usize>) -> Result<Compound<'a, 'w>, JsonError> {
         let open = self.out.open_object()?;
-        let key = self.out.take_text();
-        Ok(Compound { out: self.out, open, outer: None, key, array: false, raw: Raw::No, failed: None })
+        Ok(Compound { out: self.out, open, outer: None, named: false, array: false, raw: Raw::No, failed: None })
     }
     fn serialize_struct(self, name: &'static str, n: usize) -> Result<Compound<'a, 'w>, JsonError> {
         if name == RAW_VALUE || name == NUMBER {
@@ -244,7 +251,7 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
                 out: self.out,
                 open,
                 outer: None,
-                key: String::new(),
+                named: false,
                 array: false,
                 raw: Raw::Expected,
                 failed: None,
@@ -262,15 +269,7 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
         let mut outer = self.out.open_object()?;
         self.out.key(&mut outer, variant)?;
         let open = self.out.open_object()?;
-        Ok(Compound {
-            out: self.out,
-            open,
-            outer: Some((outer, variant)),
-            key: String::new(),
-            array: false,
-            raw: Raw::No,
-            failed: None,
-        })
+        Ok(Compound { out: self.out, open, outer: Some(outer), named: false, array: false, raw: Raw::No, failed: None })
     }
 }
 
@@ -316,28 +315,39 @@ impl ser::SerializeMap for Compound<'_, '_> {
     type Error = JsonError;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), JsonError> {
-        self.key.clear();
-        key.serialize(TextOnly(&mut self.key))
+        let result = self.name(key);
+        self.named = true;
+        self.remember(result)
     }
     fn serialize_value<T: Serialize + ?Sized>(&mut self, v: &T) -> Result<(), JsonError> {
-        let key = std::mem::take(&mut self.key);
-        let result = self.member(&key, v);
-        self.key = key;
-        result
+        let result = if std::mem::take(&mut self.named) {
+            self.value(v)
+        } else {
+            Err(JsonError::Custom("a map's value without its key".into()))
+        };
+        self.remember(result)
+    }
+    fn serialize_entry<K: Serialize + ?Sized, T: Serialize + ?Sized>(
+        &mut self,
+        key: &K,
+        v: &T,
+    ) -> Result<(), JsonError> {
+        let result = self.name(key).and_then(|()| self.value(v));
+        self.remember(result)
     }
     fn end(self) -> Result<(), JsonError> {
         self.finish()
     }
 }
 
-/// Object keys, and the text of `serde_json`'s raw values: text, numbers and booleans become text, the rest is refused.
-struct TextOnly<'s>(&'s mut String);
+/// Object keys, and the text of `serde_json`'s raw values: text, numbers and booleans are given as text, the rest is refused.
+struct TextOnly<F>(F);
 
-macro_rules! display { ($($f:ident: $t:ty),*) => { $(fn $f(self, v: $t) -> Result<(), JsonError> { let _ = write!(self.0, "{v}"); Ok(()) })* } }
+macro_rules! display { ($($f:ident: $t:ty),*) => { $(fn $f(self, v: $t) -> Result<(), JsonError> { (self.0)(&v.to_string()) })* } }
 macro_rules! refuse { ($($f:ident($($t:ty),*) -> $r:ty;)*) => { $(fn $f(self, $(_: $t),*) -> Result<$r, JsonError> { Err(JsonError::BadKey) })* } }
 type No = ser::Impossible<(), JsonError>;
 
-impl Serializer for TextOnly<'_> {
+impl<F: FnOnce(&str) -> Result<(), JsonError>> Serializer for TextOnly<F> {
     type Ok = ();
     type Error = JsonError;
     type SerializeSeq = No;
@@ -366,15 +376,13 @@ impl Serializer for TextOnly<'_> {
         serialize_struct_variant(&'static str, u32, &'static str, usize) -> No;
     }
     fn serialize_str(self, v: &str) -> Result<(), JsonError> {
-        self.0.push_str(v);
-        Ok(())
+        (self.0)(v)
     }
     fn serialize_some<T: Serialize + ?Sized>(self, v: &T) -> Result<(), JsonError> {
         v.serialize(self)
     }
     fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), JsonError> {
-        self.0.push_str(variant);
-        Ok(())
+        (self.0)(variant)
     }
     fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, v: &T) -> Result<(), JsonError> {
         v.serialize(self)

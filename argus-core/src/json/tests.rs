@@ -192,14 +192,63 @@ fn an_error_that_serialize_passes_over_still_counts() {
 }
 
 #[test]
-fn a_nul_is_found_wherever_it_stands() {
+fn what_needs_an_escape_is_found_wherever_it_stands() {
+    let needs = |b: u8| b < 0x20 || matches!(b, b'"' | b'\\');
     for len in 0..20 {
-        let text = "a\"".repeat(10)[..len].to_owned();
-        assert!(!has_nul(&text), "{text}");
-        for at in 0..len {
-            let mut bytes = text.clone().into_bytes();
-            bytes[at] = 0;
-            assert!(has_nul(&String::from_utf8(bytes).unwrap()), "at {at} of {len}");
+        let mut text = "a!#[]\u{7f}\u{e9}~ z".repeat(3);
+        text.truncate((0..=len).rev().find(|n| text.is_char_boundary(*n)).unwrap());
+        let mut out = b"before".to_vec();
+        assert!(!append(text.as_bytes(), &mut out), "{text}");
+        assert_eq!(out, format!("before{text}").as_bytes());
+        for at in 0..text.len() {
+            for byte in (0..0x80).filter(|_| text.as_bytes()[at].is_ascii()) {
+                let mut bytes = text.clone().into_bytes();
+                bytes[at] = byte;
+                let text = String::from_utf8(bytes).unwrap();
+                assert_eq!(append(text.as_bytes(), &mut Vec::new()), needs(byte), "{byte} at {at} of {len}");
+                let quoted = ser(&text).unwrap();
+                let named = ser(&BTreeMap::from([("0", 1), (text.as_str(), 2)]));
+                if byte != b'0' || text.len() > 1 {
+                    assert!(named.unwrap().contains(&format!("{quoted}:2")), "{text:?}");
+                }
+                // Another's escapes are as good, but longer.
+                let theirs: String = serde_json::from_str(&quoted).unwrap();
+                assert_eq!((theirs, escaped_len(&text) + 2), (text, quoted.len()));
+            }
         }
     }
+}
+
+#[test]
+fn integers_have_their_digits() {
+    let powers = (0..20).flat_map(|e| [10u64.pow(e) - 1, 10u64.pow(e), 10u64.pow(e) + 1, 7 * 10u64.pow(e.min(18))]);
+    for n in powers.chain([u64::MAX, u64::MAX - 9]) {
+        assert_eq!(ser(&n).unwrap(), n.to_string());
+        let negative = -i128::from(n >> 1);
+        assert_eq!(ser(&i64::try_from(negative).unwrap()).unwrap(), negative.to_string());
+    }
+}
+
+#[test]
+fn a_map_gives_each_key_its_value() {
+    struct Steps(&'static str);
+    impl Serialize for Steps {
+        fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+            use serde::ser::SerializeMap;
+            let mut map = s.serialize_map(None)?;
+            for (n, step) in self.0.chars().enumerate() {
+                let _ = match step {
+                    'k' => map.serialize_key(&n),
+                    'b' => map.serialize_key(&1.5),
+                    _ => map.serialize_value(&n),
+                };
+            }
+            map.end()
+        }
+    }
+    assert_eq!(ser(&Steps("kvkv")).unwrap(), r#"{"0":1,"2":3}"#);
+    for careless in ["k", "v", "kkv", "kvv", "kvk"] {
+        assert!(matches!(ser(&Steps(careless)), Err(JsonError::Custom(_))), "{careless}");
+    }
+    assert_eq!(ser(&Steps("bv")), Err(JsonError::BadKey));
 }

@@ -2,6 +2,25 @@
 
 use super::*;
 
+/// What passes most keys at a glance must know as much as the walk does.
+#[test]
+fn the_quick_answer_is_that_of_the_walk() {
+    let odd = Redaction::none().key("pw").key("x9").key("schl\u{fc}ssel").key("ttx");
+    for r in [Redaction::default(), odd, Redaction::none()] {
+        let letters: Vec<char> = ('a'..='z').chain("DKPTX_-.129\u{fc}\u{e9}".chars()).collect();
+        for stem in ["", "pass", "to", "my_", "schl\u{fc}", "t"] {
+            for (a, b, c) in letters
+                .iter()
+                .flat_map(|a| letters.iter().map(move |b| (a, b)))
+                .flat_map(|(a, b)| letters.iter().map(move |c| (a, b, c)))
+            {
+                let key = format!("{stem}{a}{b}{c}");
+                assert_eq!(r.hides(&key), r.spelt(&key), "{key}");
+            }
+        }
+    }
+}
+
 #[test]
 fn whole_words_at_the_end_match() {
     let r = Redaction::default();

@@ -176,7 +176,7 @@ pub(crate) fn parse(text: &str, writer: WriterId, buffers: &mut Buffers, out: &m
     w.text(Part::TraceState, trace.map(|t| t.trace_state));
     w.named_stack(f.stack);
     w.end();
-    let check = entry::check(&buffers.entry);
+    let check = entry::check(&mut buffers.entry);
     entry::number(&mut buffers.entry, f.writer_seq, RecordId(id.0), check);
     out.extend_from_slice(&buffers.entry);
     Ok(f.writer_seq)
@@ -211,7 +211,7 @@ mod tests {
             w.named_stack(Some("f (a.rs:1)\ng (b.rs:2)"));
         }
         w.end();
-        let check = entry::check(&e);
+        let check = entry::check(&mut e);
         let mut id = [0x71; 16];
         id[8] = 0x81;
         entry::number(&mut e, 42, RecordId(id), check);

@@ -113,7 +113,7 @@ pub(crate) fn context_of(members: &[(&str, Value<'_>)]) -> String {
         for (key, value) in members {
             w.key(&mut open, key)?;
             value.encode(&mut w)?;
-            w.end_member(key);
+            w.end_member();
         }
         w.close_object(open)
     })();

@@ -311,7 +311,7 @@ mod tests {
             let mut w = EntryWriter::begin(&mut e);
             w.head(Level::Info, None, None, 0, 0);
             w.end();
-            let sum = check(&e);
+            let sum = check(&mut e);
             number(&mut e, n, RecordId([1; 16]), sum);
             bytes.extend(e);
         }
