@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Counts what the trail holds, so that the counters go on where they were after a restart.
     let meters = otlp_metrics_from_env("shop")?;
     let counted = AuditMetrics::builder().follow(audit.inner().reader()?).wrapper(&audit);
-    let _metrics = meters.as_ref().map(|m| counted.install(&m.meter(), &audit)).transpose()?;
+    let _metrics = meters.as_ref().map(|m| counted.exports(m).install(&m.meter(), &audit)).transpose()?;
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env()?;
     tracing_subscriber::registry()
         .with(fmt::layer().with_writer(std::io::stderr).with_filter(filter))

@@ -2,7 +2,7 @@
 
 use argus_core::{OwnedTraceContext, Trace, TraceContext};
 use opentelemetry::Context;
-use opentelemetry::trace::TraceContextExt;
+use opentelemetry::trace::{TraceContextExt, TraceState};
 
 /// Runs `f` with the active span's context, or with `Trace::Unset` where there is none. `f` runs inside, since the trace state is borrowed; it allocates only
 /// where a trace state is not empty.
@@ -14,7 +14,9 @@ pub(crate) fn with_current<R>(f: impl FnOnce(Trace<'_>) -> R) -> R {
         if !sc.is_valid() {
             return None;
         }
-        state = sc.trace_state().header();
+        if *sc.trace_state() != TraceState::NONE {
+            state = sc.trace_state().header();
+        }
         Some((sc.trace_id().to_bytes(), sc.span_id().to_bytes(), sc.trace_flags().to_u8(), sc.is_remote()))
     });
     match trace {

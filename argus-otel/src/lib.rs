@@ -54,13 +54,13 @@
 //! # Layout
 //! - `wrapper`: [`OtelAuditWrapper`], the decorator, and the caller's side of it
 //! - `spans`: the observer that makes the spans, on Argus's thread
-//! - `members`: context members as attributes
+//! - `members`: context members as attributes; `timestamps`: their times as text
 //! - `account`: [`SpanAccount`], how many spans failed and why; `sdk` (feature `sdk`): exporters, processors and a sampler that keep it
 //! - [`names`]: every name of a span, attribute or metric
 //! - `metrics`: [`AuditMetrics`]; `live` counts what a sink commits, `follow` what a trail holds, `instruments` shows it
 //! - `config`: [`OtelWrapperConfig`]
 //! - `context`: the trace context of the calling thread
-//! - `otlp` (feature `otlp`): `otlp_from_env` and `otlp_metrics_from_env`; `env` reads the variables, `http`, `grpc` and `tls` make the clients
+//! - `otlp` (feature `otlp`): `otlp_from_env` and `otlp_metrics_from_env`; `env` reads the variables, `http`, `grpc` and `tls` make the clients, `peer` counts what the other side rejects
 //!
 //! Spans are best effort: the absence of one proves nothing. The record is the proof.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -76,6 +76,7 @@ mod otlp;
 #[cfg(feature = "sdk")]
 mod sdk;
 mod spans;
+mod timestamps;
 mod wrapper;
 
 pub use account::SpanAccount;

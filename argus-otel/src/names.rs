@@ -66,6 +66,8 @@ pub const METRIC_DEGRADED: &str = "argus.audit.degraded";
 pub const METRIC_CLOSED: &str = "argus.audit.closed";
 /// Spans of a wrapper that could not be made or sent; a counter.
 pub const METRIC_TRACING_ERRORS: &str = "argus.audit.tracing_errors";
+/// Exports of a metrics pipeline that failed, told by the next one that does not; a counter.
+pub const METRIC_EXPORT_ERRORS: &str = "argus.audit.metrics.export_errors";
 /// Reads of a followed trail that failed; a counter. While it rises, [`METRIC_EVENTS`] stands still.
 pub const METRIC_READ_ERRORS: &str = "argus.audit.metrics.read_errors";
 /// Bytes of a followed trail's file; a gauge.

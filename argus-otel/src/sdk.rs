@@ -24,6 +24,17 @@ fn is_audit(span: &SpanData) -> bool {
     span.name.starts_with(names::SPAN_PREFIX)
 }
 
+/// A panic of an exporter would end its processor's thread, and with it every later export in silence: it is an error instead.
+pub(crate) async fn guarded<F: Future<Output = OTelSdkResult>>(export: impl FnOnce() -> F) -> OTelSdkResult {
+    let panicked = || Err(OTelSdkError::InternalFailure("the exporter panicked".into()));
+    let Ok(future) = catch_unwind(AssertUnwindSafe(export)) else { return panicked() };
+    let mut future = pin!(future);
+    std::future::poll_fn(|cx| {
+        catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))).unwrap_or_else(|_| Poll::Ready(panicked()))
+    })
+    .await
+}
+
 /// An exporter whose errors and panics are counted.
 pub struct CountedExporter<E> {
     exporter: E,
@@ -79,19 +90,7 @@ impl<E: SpanExporter> CountedExporter<E> {
 impl<E: SpanExporter> SpanExporter for CountedExporter<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let (all, audit) = (batch.len(), batch.iter().filter(|s| is_audit(s)).count() as u64);
-        // A panic would end the processor's thread, and with it every later span in silence.
-        let panicked = || OTelSdkError::InternalFailure("the span exporter panicked".into());
-        let result = match catch_unwind(AssertUnwindSafe(|| self.exporter.export(batch))) {
-            Ok(future) => {
-                let mut future = pin!(future);
-                std::future::poll_fn(|cx| {
-                    catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))
-                        .unwrap_or_else(|_| Poll::Ready(Err(panicked())))
-                })
-                .await
-            }
-            Err(_) => Err(panicked()),
-        };
+        let result = guarded(|| self.exporter.export(batch)).await;
         // Left only now: of what is waiting, the batch in hand is a part.
         if self.waiting.leave(all, audit) {
             match &result {

@@ -6,14 +6,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use argus_core::{AuditError, Carrier, CommitObserver, Level, Receipt, Record, Trace, format_timestamp};
+use argus_core::{AuditError, Carrier, CommitObserver, Level, Receipt, Record, Trace};
 use opentelemetry::trace::{
     Link, Span, SpanBuilder, SpanContext, SpanId, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer,
 };
-use opentelemetry::{Context, KeyValue};
+use opentelemetry::{Context, KeyValue, StringValue};
 
 use crate::account::SpanAccount;
 use crate::config::OtelWrapperConfig;
+use crate::timestamps::Timestamps;
 use crate::{members, names};
 
 /// What a wrapper and its observer count together. `told` catches up with `sent` once every record has its span.
@@ -31,6 +32,7 @@ pub(crate) struct SpanMaker<T> {
     tracer: T,
     config: OtelWrapperConfig,
     tally: Arc<Tally>,
+    timestamps: Timestamps,
 }
 
 impl<T> SpanMaker<T>
@@ -50,7 +52,7 @@ where
             config.base_attributes.retain(|a| a.key != attribute.key);
             config.base_attributes.push(attribute);
         }
-        Self { tracer, config, tally }
+        Self { tracer, config, tally, timestamps: Timestamps::default() }
     }
 
     /// Builds and ends one span, inside a suppression scope: nothing here may feed back into Argus.
@@ -61,7 +63,7 @@ where
             let mut builder = SpanBuilder::from_name(span_name(record))
                 .with_kind(self.config.span_kind.clone())
                 .with_start_time(record.timestamp)
-                .with_attributes(attributes(&self.config, record, receipt));
+                .with_attributes(self.attributes(record, receipt));
             let mut parent = Context::new();
             match caller {
                 Some(c) if self.config.security_roots && record.level == Level::Security => {
@@ -83,6 +85,33 @@ where
             Err(_) => self.tally.account.fail(1, || "the tracer or a span processor panicked".into()),
         }
         self.tally.told.fetch_add(1, Ordering::Release);
+    }
+
+    /// Ours first: the SDK drops what is beyond its limit of attributes from the end.
+    fn attributes(&self, record: &Record, receipt: Option<&Receipt>) -> Vec<KeyValue> {
+        let config = &self.config;
+        let mut out = Vec::with_capacity(16 + config.base_attributes.len());
+        // One text for both: an action is seldom given.
+        let event = StringValue::from(Arc::<str>::from(record.event.as_str()));
+        let operation = record.action.as_ref().map_or_else(|| event.clone(), |a| a.clone().into());
+        out.push(KeyValue::new(names::LEVEL, record.level.as_str()));
+        out.push(KeyValue::new(names::EVENT, event));
+        out.push(KeyValue::new(names::COMPONENT, record.component.clone()));
+        out.push(KeyValue::new(names::OPERATION, operation));
+        out.push(KeyValue::new(names::TIMESTAMP, self.timestamps.text(record.timestamp)));
+        out.push(KeyValue::new(names::RECORD_ID, record.record_id.to_string()));
+        out.push(KeyValue::new(names::SECURITY_CRITICAL, matches!(record.level, Level::Security | Level::Critical)));
+        if let Some(path) = &record.file_path {
+            out.push(KeyValue::new(names::FILE_PATH, path.clone()));
+        }
+        if let (true, Some(sum)) = (config.include_checksums, receipt.and_then(|r| r.checksum)) {
+            out.push(KeyValue::new(names::CHECKSUM, sum.to_string()));
+        }
+        out.extend_from_slice(&config.base_attributes);
+        if config.include_event_context {
+            members::push(&mut out, record.context.as_str(), config.max_context_size);
+        }
+        out
     }
 
     /// A tracer that makes no spans by design hands a parent's context through; that of a provider which is shut down does not.
@@ -138,27 +167,4 @@ fn caller(carrier: &Carrier<'_>) -> Option<SpanContext> {
 fn span_name(record: &Record) -> String {
     let prefix = if record.level == Level::Security { names::SPAN_SECURITY_PREFIX } else { names::SPAN_PREFIX };
     [prefix, record.event.as_str()].concat()
-}
-
-/// Ours first: the SDK drops what is beyond its limit of attributes from the end.
-fn attributes(config: &OtelWrapperConfig, record: &Record, receipt: Option<&Receipt>) -> Vec<KeyValue> {
-    let mut out = Vec::with_capacity(16 + config.base_attributes.len());
-    out.push(KeyValue::new(names::LEVEL, record.level.as_str()));
-    out.push(KeyValue::new(names::EVENT, record.event.clone()));
-    out.push(KeyValue::new(names::COMPONENT, record.component.clone()));
-    out.push(KeyValue::new(names::OPERATION, record.action.clone().unwrap_or_else(|| record.event.clone())));
-    out.push(KeyValue::new(names::TIMESTAMP, format_timestamp(record.timestamp)));
-    out.push(KeyValue::new(names::RECORD_ID, record.record_id.to_string()));
-    out.push(KeyValue::new(names::SECURITY_CRITICAL, matches!(record.level, Level::Security | Level::Critical)));
-    if let Some(path) = &record.file_path {
-        out.push(KeyValue::new(names::FILE_PATH, path.clone()));
-    }
-    if let (true, Some(sum)) = (config.include_checksums, receipt.and_then(|r| r.checksum)) {
-        out.push(KeyValue::new(names::CHECKSUM, sum.to_string()));
-    }
-    out.extend_from_slice(&config.base_attributes);
-    if config.include_event_context {
-        members::push(&mut out, record.context.as_str(), config.max_context_size);
-    }
-    out
 }

@@ -1,38 +1,20 @@
 //! Endpoints that are none: each is an error of the probe and a counted failure with its reason, and no record is lost.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod support;
+
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
-use argus_core::{AuditConfig, AuditEvent, AuditLogger, AuditSink, AuditSinkExt};
-use argus_otel::{AuditMetrics, OtelAuditWrapper, OtelWrapperConfig, OtlpPipeline, names, otlp_from_lookup};
-use argus_otel::{opentelemetry::metrics::MeterProvider, otlp_metrics_from_lookup};
-use argus_testkit::{OtlpReceiver, Reply, TempTrail};
-
-const SOON: Duration = Duration::from_secs(20);
+use argus_otel::{OtlpPipeline, names};
+use argus_testkit::{OtlpReceiver, Reply, text};
+use opentelemetry_proto::tonic::metrics::v1::{ResourceMetrics, metric::Data, number_data_point::Value};
+use support::SOON;
+use support::pipeline::{Collected, ENDPOINT, fares, spans};
 
 fn pipeline(endpoint: &str) -> OtlpPipeline {
-    otlp_from_lookup("svc", |name| match name {
-        "OTEL_EXPORTER_OTLP_ENDPOINT" => Some(endpoint.to_owned()),
-        "OTEL_EXPORTER_OTLP_TIMEOUT" => Some("1000".to_owned()),
-        _ => None,
-    })
-    .unwrap()
-    .unwrap()
-}
-
-/// Logs one record through it, and says how the span fared: those delivered, those failed, why.
-fn fares(pipeline: &OtlpPipeline) -> (u64, u64, String) {
-    let trail = TempTrail::new();
-    let logger = AuditLogger::open(AuditConfig::new(trail.jsonl())).unwrap();
-    let config = OtelWrapperConfig::default().account(pipeline.account());
-    let audit = OtelAuditWrapper::new(logger, pipeline.tracer(), config);
-    audit.log(AuditEvent::security("login_denied")).unwrap();
-    assert_eq!(audit.close(SOON).committed, 1);
-    pipeline.shutdown(SOON).ok();
-    let health = audit.health();
-    (pipeline.account().exported(), health.tracing_errors, health.tracing_error.unwrap_or_default())
+    spans(&[(ENDPOINT, endpoint.to_owned())]).unwrap()
 }
 
 /// A server that answers whatever comes with these bytes.
@@ -127,40 +109,66 @@ fn a_probe_is_bounded() {
     assert!(e.to_string().contains(&endpoint), "{e}");
 }
 
+/// The sums of that name: the values of each data point's attributes, and its own.
+fn sums(metrics: &[ResourceMetrics], name: &str) -> Vec<(Vec<String>, i64)> {
+    let all = metrics.iter().flat_map(|r| &r.scope_metrics).flat_map(|s| &s.metrics).filter(|m| m.name == name);
+    let sums = all.map(|m| match m.data.as_ref().unwrap() {
+        Data::Sum(sum) => sum,
+        other => panic!("{other:?}"),
+    });
+    let points = sums.flat_map(|s| &s.data_points).map(|p| {
+        let values = p.attributes.iter().map(|kv| text(&p.attributes, &kv.key).unwrap());
+        let Some(Value::AsInt(n)) = p.value else { panic!("{p:?}") };
+        (values.collect(), n)
+    });
+    points.collect()
+}
+
 #[test]
 fn metrics_are_sent_to_their_own_path() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let server = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let (mut got, mut part) = (Vec::new(), [0; 4096]);
-        let wanted = |got: &[u8]| {
-            let text = String::from_utf8_lossy(got).to_lowercase();
-            let (head, _) = text.split_once("\r\n\r\n")?;
-            let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")?.parse::<usize>().ok())?;
-            let head = got.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
-            Some(head + length)
-        };
-        while wanted(&got).is_none_or(|n| got.len() < n) {
-            let n = stream.read(&mut part).unwrap();
-            got.extend_from_slice(&part[..n]);
-        }
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
-        got
-    });
-    let pipeline = otlp_metrics_from_lookup("svc", |n| (n == "OTEL_EXPORTER_OTLP_ENDPOINT").then(|| endpoint.clone()));
-    let pipeline = pipeline.unwrap().unwrap();
-    assert_eq!(pipeline.endpoint(), format!("{endpoint}/v1/metrics"));
-    let trail = TempTrail::new();
-    let logger = AuditLogger::open(AuditConfig::new(trail.db())).unwrap();
-    let builder = AuditMetrics::builder().follow(logger.reader().unwrap());
-    let metrics = builder.install(&pipeline.provider().meter("argus"), &logger).unwrap();
-    logger.log_config_change("/etc/shop.yaml", 1, 2).unwrap();
-    logger.close(SOON);
-    pipeline.shutdown(SOON).unwrap();
-    drop(metrics);
-    let got = server.join().unwrap();
-    assert!(got.starts_with(b"POST /v1/metrics HTTP/1.1\r\n"));
-    let has = |word: &str| got.windows(word.len()).any(|w| w == word.as_bytes());
-    assert!(has(names::METRIC_EVENTS) && has("CRITICAL") && has("svc"));
+    let receiver = OtlpReceiver::start();
+    let collected = Collected::new(&[(ENDPOINT, receiver.endpoint())]);
+    assert_eq!(collected.pipeline.endpoint(), format!("{}/v1/metrics", receiver.endpoint()));
+    collected.pipeline.shutdown(SOON).unwrap();
+    let requests = receiver.requests();
+    assert_eq!((requests.len(), requests[0].path.as_str()), (1, "/v1/metrics"));
+    let metrics = &requests[0].metrics;
+    assert_eq!(text(&metrics[0].resource.as_ref().unwrap().attributes, "service.name").as_deref(), Some("svc"));
+    let mut events = sums(metrics, names::METRIC_EVENTS);
+    events.iter_mut().for_each(|e| e.0.sort());
+    events.sort();
+    let point = |level: &str, n| (vec![level.to_owned(), "argus".to_owned()], n);
+    assert_eq!(events, [point("CRITICAL", 1), point("INFO", 1)]);
+    assert_eq!(collected.pipeline.export_errors(), 0);
+
+    let preference = ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta".to_owned());
+    let changes = Collected::new(&[(ENDPOINT, receiver.endpoint()), preference]);
+    changes.fares();
+    changes.fares();
+    let again = receiver.requests().pop().unwrap();
+    assert!(sums(&again.metrics, names::METRIC_EVENTS).iter().all(|(_, n)| *n == 0), "nothing came since");
+}
+
+#[test]
+fn exports_of_metrics_that_fail_are_counted_and_told_by_the_next_one() {
+    let receiver = OtlpReceiver::start();
+    let collected = Collected::new(&[(ENDPOINT, receiver.endpoint())]);
+    let expect = |n: u64, word: &str| {
+        let (failed, why) = collected.fares();
+        assert!(failed == n && why.contains(word), "{failed}, not {n}: {why}");
+    };
+    expect(0, "");
+    receiver.set_status(401);
+    expect(1, "token");
+    receiver.respond_with(|_| Reply::status(200).raw("not a message"));
+    expect(2, "no OTLP");
+    // One export, whatever number of data points was not taken.
+    receiver.respond_with(|_| Reply::partial(7, "too old"));
+    expect(3, "rejected 7 of a batch: too old");
+    receiver.set_status(200);
+    expect(3, "too old");
+    let last = receiver.requests().pop().unwrap();
+    assert_eq!(sums(&last.metrics, names::METRIC_EXPORT_ERRORS), [(vec![], 3)]);
+    drop(receiver);
+    expect(4, "refused");
 }

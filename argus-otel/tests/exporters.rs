@@ -3,8 +3,7 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use argus_core::{AuditEvent, AuditSink, AuditSinkExt, Durability, Trace, TraceContext};
@@ -13,105 +12,21 @@ use argus_otel::opentelemetry::trace::{SpanId, SpanKind, TraceId, Tracer, Tracer
 use argus_otel::{
     CountedExporter, KeepSecurity, OtelAuditWrapper, OtelWrapperConfig, SpanAccount, counted_batch, names,
 };
-use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
-use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData, SpanExporter};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider};
+use support::exporter::{Exporter, How};
 use support::{SOON, Trail, attribute, config};
 
 const RECORDS: u64 = 10_000;
 const QUEUE: usize = 512;
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum How {
-    Works,
-    Refuses,
-    Panics,
-    Hangs,
-}
-
-/// An exporter that does as it is told; one that hangs does so until the gate opens.
-#[derive(Clone, Debug)]
-struct Exporter {
-    how: How,
-    gate: Arc<(Mutex<bool>, Condvar)>,
-    taken: Arc<AtomicUsize>,
-}
-
-impl Exporter {
-    fn new(how: How) -> Self {
-        Self { how, gate: Arc::default(), taken: Arc::default() }
-    }
-
-    fn open(&self) {
-        *self.gate.0.lock().unwrap() = true;
-        self.gate.1.notify_all();
-    }
-}
-
-impl SpanExporter for Exporter {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        match self.how {
-            How::Works => {}
-            How::Refuses => return Err(OTelSdkError::InternalFailure("503 from the collector".into())),
-            How::Panics => panic!("an exporter that panics"),
-            How::Hangs => {
-                let mut open = self.gate.0.lock().unwrap();
-                while !*open {
-                    open = self.gate.1.wait(open).unwrap();
-                }
-            }
-        }
-        self.taken.fetch_add(batch.len(), Ordering::AcqRel);
-        Ok(())
-    }
-}
-
 fn trail() -> Trail {
     Trail::with(config().durability(Durability::Accepted))
 }
 
-/// Logs at full speed; the longest call.
-fn load(audit: &impl AuditSink) -> Duration {
-    let mut longest = Duration::ZERO;
+/// Logs at full speed.
+fn load(audit: &impl AuditSink) {
     for i in 0..RECORDS {
-        let began = Instant::now();
         audit.log(AuditEvent::info("e").with("i", i)).unwrap();
-        longest = longest.max(began.elapsed());
-    }
-    longest
-}
-
-#[test]
-fn every_record_is_committed_and_every_span_accounted_for() {
-    for how in [How::Works, How::Refuses, How::Panics, How::Hangs] {
-        let t = trail();
-        let (exporter, account) = (Exporter::new(how), SpanAccount::default());
-        let processor = counted_batch(exporter.clone(), &account, QUEUE);
-        let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
-        let config = OtelWrapperConfig::default().account(&account);
-        let audit = OtelAuditWrapper::new(t.logger.clone(), provider.tracer("t"), config);
-        let longest = load(&audit);
-        let closed = audit.close(SOON);
-        assert_eq!((closed.committed, closed.error), (RECORDS, None), "{how:?}");
-        // Generous: an exporter that hung for ever would never return.
-        assert!(longest < Duration::from_secs(5), "{how:?}: {longest:?}");
-        if how == How::Hangs {
-            // Those that wait are neither sent nor lost yet.
-            assert_eq!((account.exported(), audit.tracing_errors()), (0, RECORDS - QUEUE as u64));
-            assert!(audit.tracing_error().unwrap().contains("512 spans wait"), "{account:?}");
-            exporter.open();
-        }
-        provider.force_flush().ok();
-        provider.shutdown().ok();
-        assert_eq!(account.exported() + account.failed(), RECORDS, "{how:?}: {account:?}");
-        let health = audit.health();
-        assert_eq!((health.tracing_errors, &health.tracing_error), (account.failed(), &account.last_error()));
-        assert!(health.is_ok(), "a span is not a record");
-        let reason = account.last_error().unwrap_or_default();
-        match how {
-            How::Works | How::Hangs => assert_eq!(exporter.taken.load(Ordering::Acquire) as u64, account.exported()),
-            How::Refuses => assert!(account.exported() == 0 && !reason.is_empty()),
-            How::Panics => assert!(account.exported() == 0 && !reason.is_empty()),
-        }
     }
 }
 
@@ -142,7 +57,7 @@ fn what_an_exporter_holds_at_shutdown_has_failed_whatever_it_does_later() {
 
 #[test]
 fn the_reason_is_the_exporters_own() {
-    for (how, why) in [(How::Refuses, "503 from the collector"), (How::Panics, "the span exporter panicked")] {
+    for (how, why) in [(How::Refuses, "503 from the collector"), (How::Panics, "the exporter panicked")] {
         let t = trail();
         let account = SpanAccount::default();
         let exporter = CountedExporter::new(Exporter::new(how), &account);

@@ -135,6 +135,97 @@ fn a_followed_trail_is_counted_exactly_over_restarts_on_both_stores() {
     }
 }
 
+/// A closed trail with so many changes of its own.
+fn trail_of(path: &Path, n: u64) {
+    let logger = AuditLogger::open(config(path)).unwrap();
+    log_some(&logger, n);
+    logger.close(SOON);
+}
+
+#[test]
+fn a_trail_in_the_place_of_another_is_counted_anew() {
+    use std::fs::{copy, remove_file, rename};
+    use std::os::unix::fs::symlink;
+
+    type Put = fn(&Path, &Path);
+    let renamed: Put = |new, path| rename(new, path).unwrap();
+    let written_over: Put = |new, path| assert!(copy(new, path).unwrap() > 0);
+    // The inode may be used again.
+    let made_again: Put = |new, path| {
+        remove_file(path).unwrap();
+        copy(new, path).unwrap();
+    };
+    let linked: Put = |new, path| {
+        remove_file(path).unwrap();
+        symlink(new, path).unwrap();
+    };
+    for put in [renamed, written_over, made_again, linked] {
+        for ext in ["db", "jsonl"] {
+            // Longer than the one before, and shorter; behind a link, and not.
+            for (n, behind_a_link) in [(40, true), (4, false)] {
+                let dir = TempTrail::new();
+                let [path, new, real] = ["audit", "new", "real"].map(|name| dir.path(&format!("{name}.{ext}")));
+                trail_of(&path, 12);
+                trail_of(&new, n);
+                if behind_a_link {
+                    rename(&path, &real).unwrap();
+                    symlink(&real, &path).unwrap();
+                }
+                let reader = AuditReader::open(&path).unwrap();
+                let meters = Meters::new();
+                let sink = Trail::new().logger;
+                let metrics = AuditMetrics::builder().follow(reader).install(&meters.meter(), &sink).unwrap();
+                let before = same_as_stats(&meters.collect()[names::METRIC_EVENTS], &path).records;
+                put(&new, &path);
+                assert!(metrics.catch_up(SOON));
+                let after = same_as_stats(&meters.collect()[names::METRIC_EVENTS], &path).records;
+                assert_ne!(before, after);
+                assert_eq!(metrics.read_errors(), 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_backup_that_is_put_back_is_counted_anew() {
+    let dir = TempTrail::new();
+    for (path, backup) in [(dir.db(), dir.path("backup.db")), (dir.jsonl(), dir.path("backup.jsonl"))] {
+        trail_of(&path, 4);
+        std::fs::copy(&path, &backup).unwrap();
+        trail_of(&path, 12);
+        let (meters, sink) = (Meters::new(), Trail::new().logger);
+        let follow = AuditMetrics::builder().follow(AuditReader::open(&path).unwrap());
+        let _metrics = follow.install(&meters.meter(), &sink).unwrap();
+        same_as_stats(&meters.collect()[names::METRIC_EVENTS], &path);
+        std::fs::rename(&backup, &path).unwrap();
+        same_as_stats(&meters.collect()[names::METRIC_EVENTS], &path);
+    }
+}
+
+#[test]
+fn a_trail_that_is_gone_is_an_error_until_there_is_one_again() {
+    let dir = TempTrail::new();
+    for path in [dir.db(), dir.jsonl()] {
+        trail_of(&path, 12);
+        let meters = Meters::new();
+        let t = Trail::new();
+        let follow = AuditMetrics::builder().follow(AuditReader::open(&path).unwrap());
+        let metrics = follow.install(&meters.meter(), &t.logger).unwrap();
+        let before = meters.collect();
+        std::fs::remove_file(&path).unwrap();
+        assert!(!metrics.catch_up(SOON));
+        let gone = meters.collect();
+        assert_eq!(gone[names::METRIC_EVENTS], before[names::METRIC_EVENTS], "what was counted stands");
+        assert!(gone[names::METRIC_READ_ERRORS][""] >= 1.0);
+        std::fs::write(&path, "no trail\n").unwrap();
+        assert!(!metrics.catch_up(SOON));
+        std::fs::remove_file(&path).unwrap();
+        trail_of(&path, 4);
+        assert!(metrics.catch_up(SOON));
+        same_as_stats(&meters.collect()[names::METRIC_EVENTS], &path);
+    }
+}
+
 #[test]
 fn records_of_other_writers_are_counted_once() {
     let dir = TempTrail::new();

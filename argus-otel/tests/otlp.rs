@@ -1,22 +1,19 @@
 //! The pipeline against a real OTLP/HTTP receiver: what arrives, how it ends, and on which runtimes.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod support;
+
 use std::time::{Duration, Instant};
 
 use argus_core::{AuditConfig, AuditEvent, AuditLogger, AuditSink, AuditSinkExt};
-use argus_otel::{OtelAuditWrapper, OtelWrapperConfig, OtlpError, OtlpPipeline, names, otlp_from_lookup};
+use argus_otel::{OtelAuditWrapper, OtelWrapperConfig, OtlpError, OtlpPipeline, names};
 use argus_testkit::{OtlpReceiver, Reply, TempTrail, verify_with_python};
-
-const SOON: Duration = Duration::from_secs(20);
+use support::SOON;
+use support::pipeline::{ENDPOINT, spans};
 
 fn pipeline(receiver: &OtlpReceiver, more: &[(&str, &str)]) -> OtlpPipeline {
-    let endpoint = receiver.endpoint();
-    otlp_from_lookup("svc", |name| match name {
-        "OTEL_EXPORTER_OTLP_ENDPOINT" => Some(endpoint.clone()),
-        _ => more.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned()),
-    })
-    .unwrap()
-    .unwrap()
+    let more = more.iter().map(|(k, v)| (*k, (*v).to_owned()));
+    spans(&[(ENDPOINT, receiver.endpoint())].into_iter().chain(more).collect::<Vec<_>>()).unwrap()
 }
 
 fn log_one(pipeline: &OtlpPipeline) -> (TempTrail, u64) {

@@ -1,17 +1,26 @@
 //! TLS and gRPC against real servers: a private authority, a client certificate, a certificate of another host, the wrong protocol.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod support;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use argus_core::{AuditConfig, AuditEvent, AuditLogger, AuditSink, AuditSinkExt};
-use argus_otel::{OtelAuditWrapper, OtelWrapperConfig, OtlpError, OtlpPipeline, otlp_from_lookup};
+use argus_otel::{OtlpError, names};
 use argus_testkit::TempTrail;
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, Metric, metric::Data};
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::WebPkiClientVerifier;
@@ -20,7 +29,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
-const SOON: Duration = Duration::from_secs(20);
+use support::SOON;
+use support::pipeline::{Collected, ENDPOINT, HEADERS, fares, spans as from};
 
 /// An authority and what it has signed, as files.
 struct Pki {
@@ -95,30 +105,84 @@ fn https(pki: &Pki, host: &str, client: bool) -> u16 {
     port
 }
 
-/// Names of spans and the token they came with.
+/// Names of spans or metrics, and the token they came with.
 type Received = Vec<(String, Option<String>)>;
 
+#[derive(Default)]
+struct Log {
+    received: Received,
+    requests: usize,
+}
+
+/// A Collector over gRPC. The token says how it is to answer.
 #[derive(Clone, Default)]
-struct Traces(Arc<Mutex<Received>>);
+struct Collector(Arc<Mutex<Log>>);
+
+impl Collector {
+    /// Whether the answer is to be a partial success.
+    fn take<'n, T>(&self, request: &'n Request<T>, names: impl Iterator<Item = &'n String>) -> Result<bool, Status> {
+        let mut log = self.0.lock().unwrap();
+        log.requests += 1;
+        let token = request.metadata().get("x-token").map(|v| v.to_str().unwrap().to_owned());
+        match token.as_deref() {
+            Some("bad") => return Err(Status::unauthenticated("who are you")),
+            Some("later") if log.requests <= 2 => return Err(Status::unavailable("not yet")),
+            Some("never") => return Err(Status::unavailable("not yet")),
+            _ => {}
+        }
+        let partial = token.as_deref() == Some("partial");
+        log.received.extend(names.map(|n| (n.clone(), token.clone())));
+        Ok(partial)
+    }
+
+    fn requests(&self) -> usize {
+        self.0.lock().unwrap().requests
+    }
+
+    fn received(&self) -> Received {
+        self.0.lock().unwrap().received.clone()
+    }
+}
 
 #[tonic::async_trait]
-impl TraceService for Traces {
+impl TraceService for Collector {
     async fn export(
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let token = request.metadata().get("x-token").map(|v| v.to_str().unwrap().to_owned());
-        if token.as_deref() == Some("bad") {
-            return Err(Status::unauthenticated("who are you"));
-        }
         let spans = request.get_ref().resource_spans.iter().flat_map(|r| &r.scope_spans).flat_map(|s| &s.spans);
-        self.0.lock().unwrap().extend(spans.map(|s| (s.name.clone(), token.clone())));
-        Ok(Response::new(ExportTraceServiceResponse::default()))
+        let partial = self.take(&request, spans.map(|s| &s.name))?;
+        let partial_success =
+            partial.then(|| ExportTracePartialSuccess { rejected_spans: 1, error_message: "too long".into() });
+        Ok(Response::new(ExportTraceServiceResponse { partial_success }))
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        let metrics = request.get_ref().resource_metrics.iter().flat_map(|r| &r.scope_metrics);
+        let metrics: Vec<_> = metrics.flat_map(|s| &s.metrics).map(|m| format!("{}{}", m.name, delta(m))).collect();
+        let partial = self.take(&request, metrics.iter())?;
+        let partial_success =
+            partial.then(|| ExportMetricsPartialSuccess { rejected_data_points: 7, error_message: "too old".into() });
+        Ok(Response::new(ExportMetricsServiceResponse { partial_success }))
+    }
+}
+
+/// A mark of sums that are sent as changes.
+fn delta(metric: &Metric) -> &'static str {
+    match &metric.data {
+        Some(Data::Sum(sum)) if sum.aggregation_temporality == AggregationTemporality::Delta as i32 => " (delta)",
+        _ => "",
     }
 }
 
 /// A gRPC server on a runtime of its own, which ends with it; gives its port.
-fn grpc(runtime: &tokio::runtime::Runtime, traces: &Traces, tls: Option<ServerTlsConfig>) -> u16 {
+fn grpc(runtime: &tokio::runtime::Runtime, collector: &Collector, tls: Option<ServerTlsConfig>) -> u16 {
     let _entered = runtime.enter();
     let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let port = incoming.local_addr().unwrap().port();
@@ -126,7 +190,10 @@ fn grpc(runtime: &tokio::runtime::Runtime, traces: &Traces, tls: Option<ServerTl
     if let Some(tls) = tls {
         server = server.tls_config(tls).unwrap();
     }
-    runtime.spawn(server.add_service(TraceServiceServer::new(traces.clone())).serve_with_incoming(incoming));
+    let services = server
+        .add_service(TraceServiceServer::new(collector.clone()))
+        .add_service(MetricsServiceServer::new(collector.clone()));
+    runtime.spawn(services.serve_with_incoming(incoming));
     port
 }
 
@@ -134,25 +201,12 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
-fn from(vars: &[(&str, String)]) -> Result<OtlpPipeline, OtlpError> {
-    let lookup = |n: &str| vars.iter().find(|(k, _)| *k == n).map(|(_, v)| v.clone());
-    otlp_from_lookup("svc", |n| lookup(n).or((n == "OTEL_EXPORTER_OTLP_TIMEOUT").then(|| "2000".into())))
-        .map(Option::unwrap)
+/// Variables for gRPC to that port, with that token.
+fn to(port: u16, token: &str) -> [(&'static str, String); 3] {
+    let protocol = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc".to_owned());
+    [(ENDPOINT, format!("http://127.0.0.1:{port}")), protocol, (HEADERS, format!("X-Token={token}"))]
 }
 
-/// Logs one record: spans delivered, spans failed, why.
-fn fares(pipeline: &OtlpPipeline) -> (u64, u64, String) {
-    let trail = TempTrail::new();
-    let logger = AuditLogger::open(AuditConfig::new(trail.jsonl())).unwrap();
-    let config = OtelWrapperConfig::default().account(pipeline.account());
-    let audit = OtelAuditWrapper::new(logger, pipeline.tracer(), config);
-    audit.log(AuditEvent::security("login_denied")).unwrap();
-    assert_eq!(audit.close(SOON).committed, 1);
-    pipeline.shutdown(SOON).ok();
-    (pipeline.account().exported(), audit.tracing_errors(), audit.tracing_error().unwrap_or_default())
-}
-
-const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const CA: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
 
 #[test]
@@ -216,13 +270,9 @@ fn certificates_that_cannot_be_used_are_errors_at_start() {
 #[test]
 fn grpc_on_every_runtime_with_headers() {
     let server = runtime();
-    let traces = Traces::default();
-    let port = grpc(&server, &traces, None);
-    let good = || {
-        let headers = ("OTEL_EXPORTER_OTLP_HEADERS", "X-Token=a%20b".to_owned());
-        let protocol = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc".to_owned());
-        from(&[(ENDPOINT, format!("http://127.0.0.1:{port}")), protocol, headers]).unwrap()
-    };
+    let collector = Collector::default();
+    let port = grpc(&server, &collector, None);
+    let good = || from(&to(port, "a%20b")).unwrap();
     // No runtime.
     good().probe(SOON).unwrap();
     assert_eq!(fares(&good()), (1, 0, String::new()));
@@ -235,16 +285,16 @@ fn grpc_on_every_runtime_with_headers() {
     drop(single);
     assert_eq!(fares(&kept), (1, 0, String::new()));
     drop(kept);
-    assert_eq!(*traces.0.lock().unwrap(), vec![("audit.security.login_denied".into(), Some("a b".into())); 3]);
+    assert_eq!(collector.received(), vec![("audit.security.login_denied".into(), Some("a b".into())); 3]);
 }
 
 #[test]
 fn grpc_with_tls_and_a_client_certificate() {
-    let (server, pki, traces) = (runtime(), Pki::new(), Traces::default());
+    let (server, pki, collector) = (runtime(), Pki::new(), Collector::default());
     pki.issue("client");
     let (certificate, key, ..) = pki.issue("localhost");
     let tls = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key));
-    let port = grpc(&server, &traces, Some(tls.client_ca_root(Certificate::from_pem(pki.ca.pem()))));
+    let port = grpc(&server, &collector, Some(tls.client_ca_root(Certificate::from_pem(pki.ca.pem()))));
     let vars = [
         (ENDPOINT, format!("https://localhost:{port}")),
         ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc".to_owned()),
@@ -255,21 +305,20 @@ fn grpc_with_tls_and_a_client_certificate() {
     assert_eq!(fares(&from(&vars).unwrap()), (1, 0, String::new()));
     let (exported, failed, why) = fares(&from(&vars[..3]).unwrap());
     assert_eq!((exported, failed), (0, 1), "{why}");
-    assert_eq!(traces.0.lock().unwrap().len(), 1);
+    assert_eq!(collector.received().len(), 1);
 }
 
 #[test]
 fn grpc_that_is_none_or_refuses_is_counted() {
     let server = runtime();
-    let port = grpc(&server, &Traces::default(), None);
-    let protocol = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc".to_owned());
-    let token = ("OTEL_EXPORTER_OTLP_HEADERS", "x-token=bad".to_owned());
+    let port = grpc(&server, &Collector::default(), None);
+    let [_, protocol, _] = to(port, "");
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let plain = argus_testkit::OtlpReceiver::start();
     let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
     for vars in [
-        vec![(ENDPOINT, format!("http://127.0.0.1:{port}")), protocol.clone(), token],
-        vec![(ENDPOINT, format!("http://127.0.0.1:{closed}")), protocol.clone()],
+        to(port, "bad").to_vec(),
+        to(closed, "").to_vec(),
         // Nobody ever answers.
         vec![(ENDPOINT, format!("http://{}", hangs.local_addr().unwrap())), protocol.clone()],
         // gRPC where HTTP/1 is spoken.
@@ -282,5 +331,48 @@ fn grpc_that_is_none_or_refuses_is_counted() {
         assert_eq!((exported, failed), (0, 1), "{vars:?}: {why}");
         assert!(!why.is_empty());
         println!("{why}");
+    }
+}
+
+#[test]
+fn grpc_that_takes_a_part_is_counted_and_not_sent_again() {
+    let (server, collector) = (runtime(), Collector::default());
+    let port = grpc(&server, &collector, None);
+    let (exported, failed, why) = fares(&from(&to(port, "partial")).unwrap());
+    assert_eq!((exported, failed, collector.requests()), (0, 1, 1));
+    assert!(why.contains("rejected 1 of a batch: too long"), "{why}");
+}
+
+#[test]
+fn grpc_that_may_come_right_is_tried_again_but_not_for_ever() {
+    let (server, collector) = (runtime(), Collector::default());
+    let port = grpc(&server, &collector, None);
+    assert_eq!(fares(&from(&to(port, "later")).unwrap()), (1, 0, String::new()));
+    assert_eq!(collector.requests(), 3);
+    let (exported, failed, why) = fares(&from(&to(port, "never")).unwrap());
+    assert_eq!((exported, failed, collector.requests()), (0, 1, 3 + 4), "{why}");
+    assert!(why.contains("gRPC code Unavailable"), "{why}");
+}
+
+#[test]
+fn metrics_go_over_grpc_and_their_failures_are_counted() {
+    let (server, collector) = (runtime(), Collector::default());
+    let port = grpc(&server, &collector, None);
+    let good = Collected::new(&to(port, "a%20b"));
+    assert_eq!(good.fares(), (0, String::new()));
+    good.pipeline.shutdown(SOON).unwrap();
+    let received = collector.received();
+    let events = received.iter().filter(|(name, _)| name == names::METRIC_EVENTS);
+    assert_eq!(
+        events.map(|(_, token)| token.as_deref()).collect::<Vec<_>>(),
+        [Some("a b"); 2],
+        "at the call and the end"
+    );
+    let preference = ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta".to_owned());
+    assert_eq!(Collected::new(&[&to(port, "")[..], &[preference]].concat()).fares(), (0, String::new()));
+    assert!(collector.received().contains(&(format!("{} (delta)", names::METRIC_EVENTS), Some(String::new()))));
+    for (token, word) in [("bad", "gRPC code Unauthenticated"), ("partial", "rejected 7 of a batch: too old")] {
+        let (failed, why) = Collected::new(&to(port, token)).fares();
+        assert!(failed == 1 && why.contains(word), "{failed}: {why}");
     }
 }

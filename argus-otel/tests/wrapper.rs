@@ -4,11 +4,12 @@
 mod support;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use argus_core::{
-    ActorType, AuditError, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, Carrier, CloseReport, Durability, Health,
-    Level, LossReason, Pending, RecordId, Trace, TraceContext, audit,
+    ActorType, AuditConfig, AuditError, AuditEvent, AuditLogger, AuditReader, AuditSink, AuditSinkExt, Carrier,
+    CloseReport, Durability, ErrorKind, Faults, Health, Level, LossReason, Pending, RecordId, State, StoreFault, Trace,
+    TraceContext, audit,
 };
 use argus_otel::opentelemetry::global::BoxedSpan;
 use argus_otel::opentelemetry::trace::{
@@ -16,6 +17,7 @@ use argus_otel::opentelemetry::trace::{
 };
 use argus_otel::opentelemetry::{Context, KeyValue, Value};
 use argus_otel::{OtelAuditWrapper, OtelWrapperConfig, names, trace_context};
+use argus_testkit::TempTrail;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, Span, SpanData, SpanProcessor};
 use support::{SOON, Trail, attribute, config};
@@ -321,6 +323,50 @@ fn a_record_that_cannot_be_committed_has_a_span_with_error_status() {
     let Status::Error { description } = &span.status else { panic!("{:?}", span.status) };
     assert!(!description.is_empty());
     assert_eq!(attribute(&span, names::CHECKSUM), None);
+}
+
+#[test]
+fn a_spilled_record_has_its_span_once_it_is_merged() {
+    let dir = TempTrail::new();
+    for path in [dir.db(), dir.jsonl()] {
+        let (t, faults) = (Trail::new(), Faults::new());
+        let logger = AuditLogger::open(AuditConfig::new(&path).faults(&faults)).unwrap();
+        let audit = OtelAuditWrapper::new(logger, t.tracer(), OtelWrapperConfig::default().include_checksums(true));
+        faults.store(StoreFault::Commit, ErrorKind::DiskFull, u32::MAX);
+        let ids: Vec<_> = (1..=20)
+            .map(|i| {
+                let _active = ambient(i, "").attach();
+                audit.submit(&AuditEvent::security("denied").with("i", i), &Carrier::default()).unwrap().unwrap()
+            })
+            .collect();
+        // Who waits is told that it is in the pending file. That is no commit.
+        let waited = audit.log_durable(AuditEvent::info("waited").trace(parent(99))).unwrap();
+        assert_eq!(waited.state, State::Spilled);
+        let until = Instant::now() + SOON;
+        while audit.health().pending < 21 {
+            assert!(Instant::now() < until, "{:?}", audit.health());
+            std::thread::yield_now();
+        }
+        assert_eq!(t.spans().len(), 0, "no span before the commit");
+
+        faults.heal();
+        assert_eq!(audit.close(SOON).error, None);
+        assert_eq!(audit.tracing_errors(), 0);
+        let reader = AuditReader::open(&path).unwrap();
+        let spans = t.spans();
+        assert_eq!(spans.len(), 21, "one each");
+        for (i, id) in (1..=20).zip(&ids).chain([(99, &waited.record_id)]) {
+            let id_text = Value::from(id.to_string());
+            let mut mine = spans.iter().filter(|s| attribute(s, names::RECORD_ID).as_ref() == Some(&id_text));
+            let span = mine.next().unwrap();
+            let record = reader.by_id(*id).unwrap().unwrap();
+            assert_eq!((trace_of(span), &span.status), (i, &Status::Unset));
+            assert_eq!((span.start_time, span.end_time), (record.timestamp, record.timestamp), "the event's time");
+            let checksum = attribute(span, names::CHECKSUM).map(|v| v.to_string());
+            assert_eq!(checksum, record.checksum.map(|c| c.to_string()), "that of the commit");
+            assert!(checksum.is_some() && mine.next().is_none());
+        }
+    }
 }
 
 #[test]

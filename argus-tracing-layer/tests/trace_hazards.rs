@@ -5,40 +5,13 @@
 mod support;
 
 use argus_core::AuditSink;
-use opentelemetry::trace::{FutureExt, TraceContextExt, TracerProvider};
-use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+use opentelemetry::trace::{FutureExt, TraceContextExt};
 use support::Trail;
-use tracing::{Dispatch, Instrument, Subscriber, dispatcher, info, info_span};
+use support::otel::{Otel, ids};
+use tracing::{Dispatch, Instrument, dispatcher, info, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::prelude::*;
-use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::{Layer, Registry, reload};
-
-struct Otel {
-    exporter: InMemorySpanExporter,
-    provider: SdkTracerProvider,
-}
-
-impl Otel {
-    fn new() -> Self {
-        let exporter = InMemorySpanExporter::default();
-        Self { provider: SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build(), exporter }
-    }
-
-    fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> + use<S> {
-        tracing_opentelemetry::layer().with_tracer(self.provider.tracer("t"))
-    }
-
-    /// The id of the finished span of that name.
-    fn id(&self, name: &str) -> Option<String> {
-        let spans = self.exporter.get_finished_spans().unwrap();
-        Some(spans.iter().find(|s| s.name == name).unwrap().span_context.span_id().to_string())
-    }
-}
-
-fn id(trail: &Trail, event: &str) -> Option<String> {
-    trail.one(event).get("span_id").map(|v| v.as_str().unwrap().to_owned())
-}
+use tracing_subscriber::{Registry, reload};
 
 /// Hazard C4: another thread or task has no span but the one it is given, never a wrong one.
 #[test]
@@ -74,13 +47,13 @@ fn other_threads_and_tasks() {
         };
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(within.instrument(info_span!("task")));
     });
-    let request = otel.id("request");
+    let request = otel.ids("request");
     for event in ["with_its_span", "with_its_context", "task_with_its_context"] {
-        assert_eq!(id(&trail, event), request, "{event}");
+        assert_eq!(ids(&trail, event), request, "{event}");
     }
-    assert_eq!(id(&trail, "task_with_its_span"), otel.id("task"));
+    assert_eq!(ids(&trail, "task_with_its_span"), otel.ids("task"));
     for event in ["bare_thread", "bare_task"] {
-        assert_eq!(id(&trail, event), None, "{event}");
+        assert_eq!(ids(&trail, event), None, "{event}");
     }
 }
 
@@ -96,8 +69,8 @@ fn a_parent_of_another_subscriber() {
     dispatcher::with_default(&second, || info!(parent: many[49].id(), audit.event = "foreign"));
     dispatcher::with_default(&first, || info!(parent: &span, audit.event = "own"));
     drop((span, many));
-    assert_eq!(id(&inner.0, "foreign"), None);
-    assert_eq!(id(&outer.0, "own"), outer.1.id("outer"));
+    assert_eq!(ids(&inner.0, "foreign"), None);
+    assert_eq!(ids(&outer.0, "own"), outer.1.ids("outer"));
     assert!(inner.0.logger.health().is_ok(), "no panic was counted");
 }
 
@@ -114,9 +87,9 @@ fn behind_reload() {
             info!(parent: &other, audit.event = "explicit");
         });
     });
-    assert_eq!(id(&trail, "contextual"), otel.id("request"));
+    assert_eq!(ids(&trail, "contextual"), otel.ids("request"));
     // No id rather than that of the span that happens to be entered.
-    assert_eq!(id(&trail, "explicit"), None);
+    assert_eq!(ids(&trail, "explicit"), None);
     assert!(trail.logger.health().is_ok());
 }
 
@@ -130,5 +103,5 @@ fn a_context_without_a_span() {
         assert!(!opentelemetry::Context::current().has_active_span());
         info!(audit.event = "e");
     });
-    assert_eq!(id(&trail, "e"), None);
+    assert_eq!(ids(&trail, "e"), None);
 }

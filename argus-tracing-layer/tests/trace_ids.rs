@@ -11,46 +11,13 @@ use opentelemetry::Context;
 use opentelemetry::trace::{
     SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer, TracerProvider,
 };
-use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracer, SdkTracerProvider, SpanData};
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use support::otel::{Otel, ids, ids_of};
 use support::{SOON, Trail};
 use tracing::subscriber::with_default;
 use tracing::{info, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::prelude::*;
-
-struct Otel {
-    exporter: InMemorySpanExporter,
-    provider: SdkTracerProvider,
-}
-
-impl Otel {
-    fn new() -> Self {
-        let exporter = InMemorySpanExporter::default();
-        let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
-        Self { exporter, provider }
-    }
-
-    fn tracer(&self) -> SdkTracer {
-        self.provider.tracer("test")
-    }
-
-    fn span(&self, name: &str) -> SpanData {
-        let all = self.exporter.get_finished_spans().unwrap();
-        all.into_iter().find(|s| s.name == name).unwrap_or_else(|| panic!("no span {name}"))
-    }
-}
-
-/// Trace and span id of the record of that event.
-fn ids(trail: &Trail, event: &str) -> Option<(String, String)> {
-    let line = trail.one(event);
-    let text = |k: &str| line.get(k).map(|v| v.as_str().unwrap().to_owned());
-    assert_eq!(text("trace_id").is_some(), text("span_id").is_some());
-    text("trace_id").zip(text("span_id"))
-}
-
-fn ids_of(span: &SpanContext) -> Option<(String, String)> {
-    Some((span.trace_id().to_string(), span.span_id().to_string()))
-}
 
 /// Runs `load` with the audit layer inside and outside of that of OpenTelemetry.
 fn in_both_orders(load: impl Fn(), check: impl Fn(&Trail, &Otel)) {
@@ -58,11 +25,9 @@ fn in_both_orders(load: impl Fn(), check: impl Fn(&Trail, &Otel)) {
         let (trail, otel) = (Trail::new(), Otel::new());
         let registry = tracing_subscriber::registry();
         if audit_first {
-            let layer = tracing_opentelemetry::layer().with_tracer(otel.tracer());
-            with_default(registry.with(trail.layer()).with(layer), &load);
+            with_default(registry.with(trail.layer()).with(otel.layer()), &load);
         } else {
-            let layer = tracing_opentelemetry::layer().with_tracer(otel.tracer());
-            with_default(registry.with(layer).with(trail.layer()), &load);
+            with_default(registry.with(otel.layer()).with(trail.layer()), &load);
         }
         check(&trail, &otel);
     }
@@ -102,8 +67,8 @@ fn an_explicit_parent_has_its_own_ids() {
         info!(parent: &child, audit.event = "of_child");
     };
     in_both_orders(load, |trail, otel| {
-        assert_eq!(ids(trail, "of_other"), ids_of(&otel.span("other").span_context));
-        assert_eq!(ids(trail, "of_child"), ids_of(&otel.span("child").span_context));
+        assert_eq!(ids(trail, "of_other"), otel.ids("other"));
+        assert_eq!(ids(trail, "of_child"), otel.ids("child"));
     });
 }
 
@@ -135,7 +100,7 @@ fn an_event_does_not_start_a_span_it_is_not_in() {
 fn a_context_of_opentelemetry_alone_counts() {
     let (trail, otel) = (Trail::new(), Otel::new());
     trail.run(|| otel.tracer().in_span("plain", |_| info!(audit.event = "e")));
-    assert_eq!(ids(&trail, "e"), ids_of(&otel.span("plain").span_context));
+    assert_eq!(ids(&trail, "e"), otel.ids("plain"));
 }
 
 #[test]
@@ -163,9 +128,9 @@ fn contexts_that_are_not_active_are_found_on_request() {
                 info!(parent: None, audit.event = "root");
             });
         });
-        let request = ids_of(&otel.span("request").span_context).filter(|_| ask);
+        let request = otel.ids("request").filter(|_| ask);
         assert_eq!(ids(&trail, "contextual"), request);
-        assert_eq!(ids(&trail, "explicit"), ids_of(&otel.span("other").span_context), "never in doubt");
+        assert_eq!(ids(&trail, "explicit"), otel.ids("other"), "never in doubt");
         assert_eq!(ids(&trail, "root"), None);
     }
 }

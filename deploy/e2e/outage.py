@@ -6,6 +6,7 @@ from load import Load, quantile, unrecorded, windows
 from service import Service, of_service
 
 WINDOW = 5  # seconds a sample of the p99
+QUIET = 2  # runs with the Collector there all the time, before the outages and again after: a machine that gets busier in between does not decide
 
 
 def p99s(samples):
@@ -13,10 +14,10 @@ def p99s(samples):
 
 
 def run(world, report, down, up, rate):
-    # Half of the quiet run before and half after, so that a machine that gets busier in between does not decide.
-    before = baseline(world, "before", down // 2, rate)
+    seconds = max(20, down * 2 // 3)
+    before = [baseline(world, f"before-{n}", seconds, rate) for n in range(QUIET)]
     timeline, load, service, errors = outage(world, down, up, rate)
-    after = baseline(world, "after", down // 2, rate)
+    after = [baseline(world, f"after-{n}", seconds, rate) for n in range(QUIET)]
 
     records = of_service(service.trail.records())
     missing = unrecorded(load.answers, records)
@@ -77,29 +78,32 @@ def outage(world, down, up, rate):
 
 
 def compare(report, before, after, timeline, load):
-    """Noise is what the windows with the Collector there differ among themselves; the median window without it must lie within."""
+    """Noise is what the windows of the quiet runs differ among themselves, and nothing of the run with the outages: their cost might linger in it."""
     phases = [
-        ("quiet run before", before),
+        *(("quiet run before", samples) for samples in before),
         *((name, windows(load.answers, WINDOW, start, end)) for name, start, end in timeline[:-1]),
-        ("quiet run after", after),
+        *(("quiet run after", samples) for samples in after),
     ]
-    rows, there, away = [], [], []
+    rows, quiet, away = [], [], []
     for name, samples in phases:
-        (away if name.startswith("away") else there).extend(p99s(samples))
         w, a = p99s(samples), [s for w in samples for s in w]
+        if name.startswith("quiet"):
+            quiet.extend(w)
+        elif name.startswith("away"):
+            away.extend(w)
         rows.append(
-            f"| {name} | {len(a)} | {quantile(a, 0.5) * 1e3:.2f} | {quantile(a, 0.99) * 1e3:.2f} | {w[0]:.2f} / {w[len(w) // 2]:.2f} / {w[-1]:.2f} |"
+            f"| {name} | {len(a)} | {quantile(a, 0.5) * 1e3:.2f} | {quantile(a, 0.99) * 1e3:.2f} | {w[0]:.2f} / {quantile(w, 0.5):.2f} / {w[-1]:.2f} |"
         )
     report.table(
         "Latency as the client sees it, ms",
         f"| phase | requests | p50 | p99 | p99 of {WINDOW} s windows: least / median / most |\n|---|---|---|---|---|",
         rows,
     )
-    median = sorted(away)[len(away) // 2]
+    median, limit = quantile(away, 0.5), quantile(quiet, 0.9)
     report.check(
         "b",
-        "the service's p99 without Collector is within the noise of that with it",
-        median <= max(there),
-        f"median window {median:.2f} ms without; with it median {sorted(there)[len(there) // 2]:.2f}, {min(there):.2f} to {max(there):.2f} ms",
+        "the service's p99 without Collector is within the noise of the quiet runs",
+        median <= limit,
+        f"median window {median:.2f} ms of {len(away)}; quiet: {quantile(quiet, 0.5):.2f} of {len(quiet)}, nine of ten up to {limit:.2f}, {min(quiet):.2f} to {max(quiet):.2f} ms",
     )
     report.check("b", "the service ends in time while the Collector is away", "with 0" in timeline[-1][0], timeline[-1][0])

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use argus_core::{AuditReader, Filter, Record};
-use argus_testkit::{OtlpReceiver, verify_with_python};
+use argus_testkit::{OtlpReceiver, Reply, verify_with_python};
 
 fn example(name: &str) -> Command {
     let deps = std::env::current_exe().unwrap();
@@ -245,6 +245,7 @@ const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-
 fn axum_service() {
     let dir = tempfile::tempdir().unwrap();
     let receiver = OtlpReceiver::start();
+    receiver.respond_with(|r| Reply::status(if r.path == "/v1/metrics" { 404 } else { 200 }));
     fs::write(dir.path().join("shop.json"), r#"{"max_price": 500}"#).unwrap();
     let service = Service::start(&dir, Some(&receiver.endpoint()));
     let price = |n: u32| service.send("PUT", "/price/tea", &format!(r#"{{"user": "jane", "price": {n}}}"#)).0;

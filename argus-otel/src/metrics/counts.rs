@@ -21,6 +21,10 @@ impl Counts {
         Self { by_component: BTreeMap::new(), other: [0; LEVELS.len()], cap }
     }
 
+    pub(super) fn clear(&mut self) {
+        *self = Self::new(self.cap);
+    }
+
     pub(super) fn add(&mut self, level: Level, component: &str) {
         let room = self.by_component.len() < self.cap && component != names::METRIC_OTHER;
         let counts = match self.by_component.get_mut(component) {

@@ -9,6 +9,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{AsyncInstrument, Meter};
 
 use super::Inner;
+use crate::account::SpanAccount;
 use crate::names;
 
 /// The longest that a collection waits for the trail to be read to its end.
@@ -79,18 +80,14 @@ pub(super) fn make(meter: &Meter, inner: &Arc<Inner>) {
             }
         }))
         .build();
-    if inner.tally.is_some() {
-        meter
-            .u64_observable_counter(names::METRIC_TRACING_ERRORS)
-            .with_unit("{span}")
-            .with_description("Audit spans that could not be made or sent")
-            .with_callback(reading(inner, |i, to| {
-                if let Some(tally) = &i.tally {
-                    to.observe(tally.account.failed(), &[]);
-                }
-            }))
-            .build();
-    }
+    let failures = |account: Option<SpanAccount>, name: &'static str, unit: &'static str, what: &'static str| {
+        let Some(account) = account else { return };
+        let show = reading(inner, move |_, to| to.observe(account.failed(), &[]));
+        meter.u64_observable_counter(name).with_unit(unit).with_description(what).with_callback(show).build();
+    };
+    let spans = inner.tally.as_ref().map(|t| t.account.clone());
+    failures(spans, names::METRIC_TRACING_ERRORS, "{span}", "Audit spans that could not be made or sent");
+    failures(inner.exports.clone(), names::METRIC_EXPORT_ERRORS, "{export}", "Exports of metrics that failed");
     if inner.shared.followed.is_some() {
         followed(meter, inner);
     }

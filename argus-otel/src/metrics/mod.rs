@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use argus_core::{AuditError, AuditReader, AuditSink, Backend, ObserverId};
 use opentelemetry::metrics::Meter;
 
+use crate::account::SpanAccount;
 use crate::spans::Tally;
 use crate::wrapper::OtelAuditWrapper;
 use counts::Counts;
@@ -64,6 +65,14 @@ struct State {
     stop: bool,
 }
 
+impl State {
+    /// Another trail is in the place of the one that was counted.
+    fn begin_anew(&mut self) {
+        self.counts.clear();
+        self.complete = false;
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
@@ -107,11 +116,12 @@ pub struct AuditMetricsBuilder {
     components: usize,
     follow: Option<AuditReader>,
     tally: Option<Arc<Tally>>,
+    exports: Option<SpanAccount>,
 }
 
 impl Default for AuditMetricsBuilder {
     fn default() -> Self {
-        Self { components: COMPONENTS, follow: None, tally: None }
+        Self { components: COMPONENTS, follow: None, tally: None, exports: None }
     }
 }
 
@@ -120,7 +130,8 @@ impl AuditMetricsBuilder {
     /// [`METRIC_EVENTS`](crate::names::METRIC_EVENTS) equals `argus stats` at each collection, after restarts, too. Of the processes that share a trail, one
     /// should follow it, since each that does counts all of it.
     ///
-    /// The trail is read once, on a thread of its own; until its history is in, the counter has no value.
+    /// The trail is read once, on a thread of its own; until its history is in, the counter has no value. Another trail that is put in its place is counted from its
+    /// beginning: the counter begins anew, too.
     pub fn follow(mut self, reader: AuditReader) -> Self {
         self.follow = Some(reader);
         self
@@ -135,6 +146,13 @@ impl AuditMetricsBuilder {
     /// Shows [`OtelAuditWrapper::tracing_errors`] of this wrapper, too.
     pub fn wrapper<S: AuditSink>(mut self, wrapper: &OtelAuditWrapper<S>) -> Self {
         self.tally = Some(wrapper.tally());
+        self
+    }
+
+    /// Shows [`OtlpMetrics::export_errors`](crate::OtlpMetrics::export_errors) of this pipeline, too.
+    #[cfg(feature = "otlp")]
+    pub fn exports(mut self, pipeline: &crate::OtlpMetrics) -> Self {
+        self.exports = Some(pipeline.account().clone());
         self
     }
 
@@ -162,7 +180,7 @@ impl AuditMetricsBuilder {
         match self.follow {
             Some(reader) => {
                 let shared = shared.clone();
-                let body = move || follow::run(&shared, &reader);
+                let body = move || follow::run(&shared, reader);
                 let spawned = std::thread::Builder::new().name("argus-metrics".into()).spawn(body);
                 thread = Some(spawned.map_err(MetricsError::Thread)?);
             }
@@ -172,7 +190,8 @@ impl AuditMetricsBuilder {
             }
         }
         let source: Arc<dyn AuditSink> = Arc::new(sink.clone());
-        let inner = Arc::new(Inner { sink: source, shared, observer, tally: self.tally, thread: Mutex::new(thread) });
+        let (tally, exports) = (self.tally, self.exports);
+        let inner = Arc::new(Inner { sink: source, shared, observer, tally, exports, thread: Mutex::new(thread) });
         instruments::make(meter, &inner);
         Ok(AuditMetrics { inner })
     }
@@ -184,6 +203,7 @@ struct Inner {
     shared: Arc<Shared>,
     observer: Option<ObserverId>,
     tally: Option<Arc<Tally>>,
+    exports: Option<SpanAccount>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 

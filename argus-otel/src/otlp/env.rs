@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::Temporality;
 use opentelemetry_sdk::trace::Sampler;
 
 use super::error::OtlpError;
@@ -20,6 +21,8 @@ type Pair = (&'static str, &'static str);
 #[derive(Debug)]
 pub(super) struct Signal {
     pub(super) path: &'static str,
+    /// Whether a rejected item counts by itself: spans do; of data points, nobody knows how many there should be.
+    each: bool,
     endpoint: Pair,
     protocol: Pair,
     timeout: Pair,
@@ -30,9 +33,10 @@ pub(super) struct Signal {
 }
 
 macro_rules! signal {
-    ($name:ident, $path:literal, $word:literal) => {
+    ($name:ident, $path:literal, $word:literal, each: $each:literal) => {
         pub(super) const $name: Signal = Signal {
             path: $path,
+            each: $each,
             endpoint: (concat!("OTEL_EXPORTER_OTLP_", $word, "_ENDPOINT"), "OTEL_EXPORTER_OTLP_ENDPOINT"),
             protocol: (concat!("OTEL_EXPORTER_OTLP_", $word, "_PROTOCOL"), "OTEL_EXPORTER_OTLP_PROTOCOL"),
             timeout: (concat!("OTEL_EXPORTER_OTLP_", $word, "_TIMEOUT"), "OTEL_EXPORTER_OTLP_TIMEOUT"),
@@ -46,8 +50,8 @@ macro_rules! signal {
         };
     };
 }
-signal!(TRACES, "/v1/traces", "TRACES");
-signal!(METRICS, "/v1/metrics", "METRICS");
+signal!(TRACES, "/v1/traces", "TRACES", each: true);
+signal!(METRICS, "/v1/metrics", "METRICS", each: false);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transport {
@@ -70,6 +74,7 @@ pub(super) struct Settings {
     /// Fit for logs.
     pub(super) shown: String,
     pub(super) timeout: Duration,
+    pub(super) each: bool,
     /// Percent-decoded.
     pub(super) headers: HashMap<String, String>,
     pub(super) headers_variable: &'static str,
@@ -131,6 +136,7 @@ impl<L: Fn(&str) -> Option<String>> Env<L> {
             shown: shown(&target),
             target,
             timeout: timeout.map_or(DEFAULT_TIMEOUT, Duration::from_millis),
+            each: signal.each,
             headers: pairs(&headers).map(|(k, v)| (k.to_owned(), decoded(v))).collect(),
             headers_variable,
             ca: file(signal.ca),
@@ -147,6 +153,12 @@ impl<L: Fn(&str) -> Option<String>> Env<L> {
             resource = resource.with_service_name(name);
         }
         resource.build()
+    }
+
+    /// Cumulative, unless the backend wants changes.
+    pub(super) fn temporality(&self) -> Temporality {
+        let wanted = self.get("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE");
+        wanted.and_then(|v| v.parse().ok()).unwrap_or_default()
     }
 
     /// `OTEL_TRACES_SAMPLER`, as the SDK reads it.

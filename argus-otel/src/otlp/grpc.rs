@@ -1,114 +1,193 @@
-//! gRPC: the SDK's tonic exporters over a channel of our own, on a runtime of our own, so that no caller's runtime is needed or held up.
+//! gRPC: requests on a runtime of our own, so that no caller's runtime is needed or held up. The SDK's exporters are not used: they write a partial success to their
+//! log and tell nobody (opentelemetry-otlp 0.33.1, `src/exporter/tonic/trace.rs` line 117 and `metrics.rs` line 103).
 
-use std::time::Duration;
+use std::fmt;
+use std::time::{Duration, Instant};
 
-use opentelemetry_otlp::{MetricExporter, SpanExporter, WithTonicConfig};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::metrics::Temporality;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
-use opentelemetry_sdk::trace::SpanData;
+use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use tokio::runtime::Runtime;
 use tonic::metadata::{AsciiMetadataKey, MetadataMap};
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Extensions, Request, Response, Status};
 
 use super::env::Settings;
 use super::error::OtlpError;
+use super::peer::{Peer, causes};
+use crate::account::SpanAccount;
 
-/// One worker thread. Dropping a runtime waits, and panics in async code; this one is let go instead.
-#[derive(Debug)]
-struct Own(Option<Runtime>);
+/// Waits between tries; each is twice the one before. The SDK's numbers.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LAST_WAIT: Duration = Duration::from_millis(400);
 
-impl Drop for Own {
+pub(super) struct Client {
+    peer: Peer,
+    channel: Channel,
+    metadata: MetadataMap,
+    timeout: Duration,
+    /// One worker thread. Dropping a runtime waits, and panics in async code; this one is let go instead.
+    runtime: Option<Runtime>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Client {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// An exporter and the runtime that its channel lives on.
-#[derive(Debug)]
-pub(super) struct WithRuntime<E> {
-    exporter: E,
-    _runtime: Own,
-}
-
-impl opentelemetry_sdk::trace::SpanExporter for WithRuntime<SpanExporter> {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        self.exporter.export(batch).await
+impl Client {
+    pub(super) fn new(settings: &Settings, account: &SpanAccount) -> Result<Self, OtlpError> {
+        let build = |e: Box<dyn std::error::Error + Send + Sync>| OtlpError::Build(e);
+        let mut metadata = MetadataMap::new();
+        for (name, value) in &settings.headers {
+            let wrong = || OtlpError::Header { variable: settings.headers_variable, name: name.clone() };
+            let key = AsciiMetadataKey::from_bytes(name.to_ascii_lowercase().as_bytes()).map_err(|_| wrong())?;
+            metadata.insert(key, value.parse().map_err(|_| wrong())?);
+        }
+        let endpoint = Endpoint::from_shared(settings.target.clone()).map_err(|e| build(e.into()))?;
+        #[cfg(feature = "tls")]
+        let endpoint = match settings.target.get(..6) {
+            Some(scheme) if scheme.eq_ignore_ascii_case("https:") => {
+                endpoint.tls_config(tls(settings)?).map_err(|e| build(e.into()))?
+            }
+            _ => endpoint,
+        };
+        let endpoint = endpoint.timeout(settings.timeout).connect_timeout(settings.timeout);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("argus-otlp-grpc")
+            .enable_all()
+            .build()
+            .map_err(|e| build(e.into()))?;
+        let channel = {
+            let _entered = runtime.enter();
+            endpoint.connect_lazy()
+        };
+        let peer = Peer::new(settings, account);
+        Ok(Self { peer, channel, metadata, timeout: settings.timeout, runtime: Some(runtime) })
     }
 
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.exporter.shutdown_with_timeout(timeout)
+    /// Sends a request, and again where the other side may come right.
+    async fn call<Q, A, F>(
+        &self,
+        message: Q,
+        send: impl Fn(Channel, Request<Q>) -> F + Send + 'static,
+    ) -> Result<A, OTelSdkError>
+    where
+        Q: Clone + Send + 'static,
+        A: Send + 'static,
+        F: Future<Output = Result<Response<A>, Status>> + Send,
+    {
+        let Some(runtime) = &self.runtime else { return Err(OTelSdkError::AlreadyShutdown) };
+        let (channel, metadata, timeout) = (self.channel.clone(), self.metadata.clone(), self.timeout);
+        let tries = async move {
+            let (begun, mut wait) = (Instant::now(), FIRST_WAIT);
+            loop {
+                let request = Request::from_parts(metadata.clone(), Extensions::default(), message.clone());
+                let status = match send(channel.clone(), request).await {
+                    Ok(answer) => return Ok(answer.into_inner()),
+                    Err(status) => status,
+                };
+                if !may_come_right(status.code()) || wait > LAST_WAIT || begun.elapsed() + wait >= timeout {
+                    return Err(status);
+                }
+                tokio::time::sleep(wait).await;
+                wait *= 2;
+            }
+        };
+        let why = match runtime.spawn(tries).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            // What the server writes may echo a token: only its code is told, and what the own side knows.
+            Ok(Err(status)) => {
+                let why = std::error::Error::source(&status).map(|e| format!(": {}", causes(e))).unwrap_or_default();
+                format!("{}: gRPC code {:?}{why}", self.peer.shown, status.code())
+            }
+            Err(e) => format!("{}: the request was broken off: {e}", self.peer.shown),
+        };
+        self.peer.account.note(why.clone());
+        Err(OTelSdkError::InternalFailure(why))
+    }
+}
+
+/// Of OTLP's specification.
+fn may_come_right(code: Code) -> bool {
+    use Code::{Aborted, Cancelled, DataLoss, DeadlineExceeded, OutOfRange, Unavailable};
+    matches!(code, Cancelled | DeadlineExceeded | Aborted | OutOfRange | Unavailable | DataLoss)
+}
+
+#[derive(Debug)]
+pub(super) struct Spans {
+    client: Client,
+    resource: ResourceAttributesWithSchema,
+}
+
+impl Spans {
+    pub(super) fn new(settings: &Settings, account: &SpanAccount) -> Result<Self, OtlpError> {
+        Ok(Self { client: Client::new(settings, account)?, resource: ResourceAttributesWithSchema::default() })
+    }
+}
+
+impl SpanExporter for Spans {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let resource_spans = group_spans_by_resource_and_scope(batch, &self.resource);
+        let send = |channel, request| async { TraceServiceClient::new(channel).export(request).await };
+        let answer = self.client.call(ExportTraceServiceRequest { resource_spans }, send).await?;
+        if let Some(p) = answer.partial_success {
+            self.client.peer.took_a_part(p.rejected_spans, &p.error_message);
+        }
+        Ok(())
     }
 
     fn set_resource(&mut self, resource: &Resource) {
-        self.exporter.set_resource(resource);
+        self.resource = resource.into();
     }
 }
 
-impl PushMetricExporter for WithRuntime<MetricExporter> {
+#[derive(Debug)]
+pub(super) struct Metrics {
+    pub(super) client: Client,
+    pub(super) temporality: Temporality,
+}
+
+impl PushMetricExporter for Metrics {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        self.exporter.export(metrics).await
+        let send = |channel, request| async { MetricsServiceClient::new(channel).export(request).await };
+        let answer = self.client.call(ExportMetricsServiceRequest::from(metrics), send).await?;
+        if let Some(p) = answer.partial_success {
+            self.client.peer.took_a_part(p.rejected_data_points, &p.error_message);
+        }
+        Ok(())
     }
 
     fn force_flush(&self) -> OTelSdkResult {
-        self.exporter.force_flush()
+        Ok(())
     }
 
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.exporter.shutdown_with_timeout(timeout)
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
     }
 
     fn temporality(&self) -> Temporality {
-        self.exporter.temporality()
+        self.temporality
     }
-}
-
-pub(super) fn spans(settings: &Settings) -> Result<WithRuntime<SpanExporter>, OtlpError> {
-    let (runtime, channel, metadata) = connect(settings)?;
-    let builder = SpanExporter::builder().with_tonic().with_channel(channel).with_metadata(metadata);
-    let exporter = builder.build().map_err(|e| OtlpError::Build(e.into()))?;
-    Ok(WithRuntime { exporter, _runtime: runtime })
-}
-
-pub(super) fn metrics(settings: &Settings) -> Result<WithRuntime<MetricExporter>, OtlpError> {
-    let (runtime, channel, metadata) = connect(settings)?;
-    let builder = MetricExporter::builder().with_tonic().with_channel(channel).with_metadata(metadata);
-    let exporter = builder.build().map_err(|e| OtlpError::Build(e.into()))?;
-    Ok(WithRuntime { exporter, _runtime: runtime })
-}
-
-fn connect(settings: &Settings) -> Result<(Own, Channel, MetadataMap), OtlpError> {
-    let build = |e: Box<dyn std::error::Error + Send + Sync>| OtlpError::Build(e);
-    let mut metadata = MetadataMap::new();
-    for (name, value) in &settings.headers {
-        let wrong = || OtlpError::Header { variable: settings.headers_variable, name: name.clone() };
-        let key = AsciiMetadataKey::from_bytes(name.to_ascii_lowercase().as_bytes()).map_err(|_| wrong())?;
-        metadata.insert(key, value.parse().map_err(|_| wrong())?);
-    }
-    let endpoint = Endpoint::from_shared(settings.target.clone()).map_err(|e| build(e.into()))?;
-    #[cfg(feature = "tls")]
-    let endpoint = match settings.target.get(..6) {
-        Some(scheme) if scheme.eq_ignore_ascii_case("https:") => {
-            endpoint.tls_config(tls(settings)?).map_err(|e| build(e.into()))?
-        }
-        _ => endpoint,
-    };
-    let endpoint = endpoint.timeout(settings.timeout).connect_timeout(settings.timeout);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("argus-otlp-grpc")
-        .enable_all()
-        .build()
-        .map_err(|e| build(e.into()))?;
-    let channel = {
-        let _entered = runtime.enter();
-        endpoint.connect_lazy()
-    };
-    Ok((Own(Some(runtime)), channel, metadata))
 }
 
 #[cfg(feature = "tls")]

@@ -1,8 +1,6 @@
 //! The HTTP client that is handed to the SDK's exporters, so that no other crate's features choose one. It looks at each answer: what the SDK takes for success
 //! and is none (a web page, a partial success) is a failure here, with a reason that helps.
 
-use std::fmt::Write as _;
-
 use async_trait::async_trait;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
@@ -10,17 +8,17 @@ use prost::Message;
 
 use super::env::Settings;
 use super::error::OtlpError;
+use super::peer::{Peer, causes};
 use crate::account::SpanAccount;
 
 pub(super) struct Client {
     inner: reqwest::blocking::Client,
-    shown: String,
-    account: SpanAccount,
+    peer: Peer,
 }
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("endpoint", &self.shown).finish_non_exhaustive()
+        f.debug_struct("Client").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
@@ -34,11 +32,11 @@ impl Client {
         #[cfg(feature = "tls")]
         let builder = builder.tls_backend_preconfigured(super::tls::client_config(settings)?);
         let inner = builder.build().map_err(|e| OtlpError::Build(e.into()))?;
-        Ok(Self { inner, shown: settings.shown.clone(), account: account.clone() })
+        Ok(Self { inner, peer: Peer::new(settings, account) })
     }
 
     fn failed(&self, why: String) -> HttpError {
-        self.account.note(why.clone());
+        self.peer.account.note(why.clone());
         why.into()
     }
 }
@@ -46,9 +44,10 @@ impl Client {
 #[async_trait]
 impl HttpClient for Client {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let shown = &self.peer.shown;
         let response = match self.inner.send_bytes(request).await {
             Ok(response) => response,
-            Err(e) => return Err(self.failed(format!("{}: {}", self.shown, network(e, &self.shown)))),
+            Err(e) => return Err(self.failed(format!("{shown}: {}", network(e, shown)))),
         };
         let status = response.status();
         let kind = response.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
@@ -59,10 +58,10 @@ impl HttpClient for Client {
                 _ => "",
             };
             // What the server writes may echo a token: only its status is told.
-            self.account.note(format!("{} answered {status}{hint}", self.shown));
+            self.peer.account.note(format!("{shown} answered {status}{hint}"));
             return Ok(response);
         }
-        let page = || format!("{} answered {status} with `{kind}`, which is no OTLP", self.shown);
+        let page = || format!("{shown} answered {status} with `{kind}`, which is no OTLP");
         if kind.starts_with("text/html") {
             return Err(self.failed(page()));
         }
@@ -74,10 +73,8 @@ impl HttpClient for Client {
         let Ok(answer) = ExportTraceServiceResponse::decode(response.body().clone()) else {
             return Err(self.failed(page()));
         };
-        if let Some(partial) = answer.partial_success.filter(|p| p.rejected_spans > 0) {
-            // No error: the SDK would send the whole batch again.
-            let n = partial.rejected_spans.unsigned_abs();
-            self.account.rejected(n, || format!("{} rejected {n} of a batch: {}", self.shown, partial.error_message));
+        if let Some(p) = answer.partial_success {
+            self.peer.took_a_part(p.rejected_spans, &p.error_message);
         }
         Ok(response)
     }
@@ -89,12 +86,7 @@ fn network(e: HttpError, shown: &str) -> String {
         Ok(e) => Box::new(e.without_url()),
         Err(e) => e,
     };
-    let mut text = e.to_string();
-    let mut cause = e.source();
-    while let Some(c) = cause {
-        let _ = write!(text, ": {c}");
-        cause = c.source();
-    }
+    let mut text = causes(&*e);
     if shown.contains(":4317") {
         text += "; port 4317 is usually gRPC: use port 4318, or OTEL_EXPORTER_OTLP_PROTOCOL=grpc";
     }

@@ -1,26 +1,30 @@
 //! The same for metrics: a meter provider that sends over OTLP each `OTEL_METRIC_EXPORT_INTERVAL`.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use opentelemetry::metrics::{Meter, MeterProvider};
-use opentelemetry_otlp::{MetricExporter, Protocol, WithExportConfig, WithHttpConfig};
+use opentelemetry_otlp::MetricExporter;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
-use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
 
 #[cfg(feature = "grpc")]
 use super::env::Transport;
-use super::env::{Env, METRICS, Settings};
+use super::env::{Env, METRICS};
 use super::error::OtlpError;
-use super::{DROP_WAIT, build, ended, http};
+use super::{DROP_WAIT, End, build, over_http};
 use crate::account::SpanAccount;
+use crate::sdk::guarded;
 
 /// A metrics pipeline over OTLP. Dropping it sends what is left, for at most 5 s.
 pub struct OtlpMetrics {
     provider: SdkMeterProvider,
+    /// Counts exports, not spans.
+    account: SpanAccount,
     endpoint: String,
-    down: AtomicBool,
+    end: End,
 }
 
 impl fmt::Debug for OtlpMetrics {
@@ -45,22 +49,63 @@ impl OtlpMetrics {
         &self.endpoint
     }
 
+    /// Exports that failed, or of which the other side did not take all. The next one that arrives makes up for them: the counters are cumulative.
+    pub fn export_errors(&self) -> u64 {
+        self.account.failed()
+    }
+
+    /// Why the last of them did; at most 500 bytes.
+    pub fn export_error(&self) -> Option<String> {
+        self.account.last_error()
+    }
+
+    pub(crate) fn account(&self) -> &SpanAccount {
+        &self.account
+    }
+
     /// Collects and sends once more, and ends the pipeline. Works on any runtime and without one; a second call does nothing.
     ///
     /// # Errors
     /// The time ran out, or the exporter failed.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), OtlpError> {
-        if self.down.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
         let provider = self.provider.clone();
-        ended(timeout, move || provider.shutdown_with_timeout(timeout))
+        self.end.once(timeout, move || provider.shutdown_with_timeout(timeout))
     }
 }
 
 impl Drop for OtlpMetrics {
     fn drop(&mut self) {
         let _ = self.shutdown(DROP_WAIT);
+    }
+}
+
+/// An exporter whose errors and panics are counted: the SDK's reader swallows them.
+struct Counted<E> {
+    exporter: E,
+    account: SpanAccount,
+}
+
+impl<E: PushMetricExporter> PushMetricExporter for Counted<E> {
+    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
+        let result = guarded(|| self.exporter.export(metrics)).await;
+        // Taken even if all went well: what a try before the last one saw is of no concern.
+        let note = self.account.take_note();
+        if let Err(e) = &result {
+            self.account.fail(1, || note.unwrap_or_else(|| e.to_string()));
+        }
+        result
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn temporality(&self) -> Temporality {
+        self.exporter.temporality()
     }
 }
 
@@ -87,26 +132,28 @@ pub fn otlp_metrics_from_lookup(
     let Some(settings) = env.settings(&METRICS)? else { return Ok(None) };
     let interval = env.get("OTEL_METRIC_EXPORT_INTERVAL").and_then(|v| v.parse().ok()).filter(|ms| *ms > 0);
     let interval = Duration::from_millis(interval.unwrap_or(60_000));
-    let (resource, endpoint) = (env.resource(service_name), settings.shown.clone());
+    let (resource, endpoint, temporality) = (env.resource(service_name), settings.shown.clone(), env.temporality());
+    let account = SpanAccount::default();
+    let counts = account.clone();
     let provider = build(move || {
         let builder = SdkMeterProvider::builder().with_resource(resource);
         Ok(match settings.transport {
             #[cfg(feature = "grpc")]
-            Transport::Grpc => builder.with_reader(reader(super::grpc::metrics(&settings)?, interval)).build(),
-            _ => builder.with_reader(reader(http_metrics(&settings)?, interval)).build(),
+            Transport::Grpc => {
+                let client = super::grpc::Client::new(&settings, &counts)?;
+                builder.with_reader(reader(super::grpc::Metrics { client, temporality }, counts, interval)).build()
+            }
+            _ => {
+                let exporter = MetricExporter::builder().with_temporality(temporality).with_http();
+                let exporter = over_http(exporter, &settings, &counts)?.build();
+                let exporter = exporter.map_err(|e| OtlpError::Build(e.into()))?;
+                builder.with_reader(reader(exporter, counts, interval)).build()
+            }
         })
     })?;
-    Ok(Some(OtlpMetrics { provider, endpoint, down: AtomicBool::new(false) }))
+    Ok(Some(OtlpMetrics { provider, account, endpoint, end: End::default() }))
 }
 
-fn reader<E: PushMetricExporter>(exporter: E, interval: Duration) -> PeriodicReader<E> {
-    PeriodicReader::builder(exporter).with_interval(interval).build()
-}
-
-fn http_metrics(settings: &Settings) -> Result<MetricExporter, OtlpError> {
-    let client = http::Client::new(settings, &SpanAccount::default())?;
-    let builder =
-        MetricExporter::builder().with_http().with_http_client(client).with_headers(super::encoded(settings)?);
-    let builder = builder.with_protocol(Protocol::HttpBinary).with_timeout(settings.timeout);
-    builder.with_endpoint(settings.target.clone()).build().map_err(|e| OtlpError::Build(e.into()))
+fn reader<E: PushMetricExporter>(exporter: E, account: SpanAccount, interval: Duration) -> PeriodicReader<Counted<E>> {
+    PeriodicReader::builder(Counted { exporter, account }).with_interval(interval).build()
 }

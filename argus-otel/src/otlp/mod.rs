@@ -7,6 +7,7 @@ mod error;
 mod grpc;
 mod http;
 mod metrics;
+mod peer;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "tls")]
@@ -40,7 +41,7 @@ pub struct OtlpPipeline {
     provider: SdkTracerProvider,
     account: SpanAccount,
     settings: Settings,
-    down: AtomicBool,
+    end: End,
 }
 
 impl fmt::Debug for OtlpPipeline {
@@ -84,7 +85,7 @@ impl OtlpPipeline {
             Ok(match settings.transport {
                 Transport::Http => wait(http_spans(&settings, &account)?.export(Vec::new())),
                 #[cfg(feature = "grpc")]
-                Transport::Grpc => wait(grpc::spans(&settings)?.export(Vec::new())),
+                Transport::Grpc => wait(grpc::Spans::new(&settings, &account)?.export(Vec::new())),
                 #[cfg(not(feature = "grpc"))]
                 Transport::Grpc => Ok(()),
             }
@@ -101,11 +102,8 @@ impl OtlpPipeline {
     /// # Errors
     /// The time ran out, or the exporter failed.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), OtlpError> {
-        if self.down.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
         let provider = self.provider.clone();
-        ended(timeout, move || provider.shutdown_with_timeout(timeout))
+        self.end.once(timeout, move || provider.shutdown_with_timeout(timeout))
     }
 }
 
@@ -190,23 +188,32 @@ fn pipeline(
         builder = builder.with_max_attributes_per_span(ATTRIBUTES);
     }
     let provider = customise(builder).build();
-    Ok(Some(OtlpPipeline { provider, account, settings, down: AtomicBool::new(false) }))
+    Ok(Some(OtlpPipeline { provider, account, settings, end: End::default() }))
 }
 
 fn processor(settings: &Settings, account: &SpanAccount, queue: usize) -> Result<CountedBatch, OtlpError> {
     let (settings, account) = (settings.clone(), account.clone());
     build(move || match settings.transport {
         #[cfg(feature = "grpc")]
-        Transport::Grpc => Ok(counted_batch(grpc::spans(&settings)?, &account, queue)),
+        Transport::Grpc => Ok(counted_batch(grpc::Spans::new(&settings, &account)?, &account, queue)),
         _ => Ok(counted_batch(http_spans(&settings, &account)?, &account, queue)),
     })
 }
 
 fn http_spans(settings: &Settings, account: &SpanAccount) -> Result<opentelemetry_otlp::SpanExporter, OtlpError> {
     let builder = opentelemetry_otlp::SpanExporter::builder().with_http();
+    over_http(builder, settings, account)?.build().map_err(|e| OtlpError::Build(e.into()))
+}
+
+/// What the exporters of both signals are told.
+fn over_http<B: WithExportConfig + WithHttpConfig>(
+    builder: B,
+    settings: &Settings,
+    account: &SpanAccount,
+) -> Result<B, OtlpError> {
     let builder = builder.with_http_client(http::Client::new(settings, account)?).with_headers(encoded(settings)?);
     let builder = builder.with_protocol(Protocol::HttpBinary).with_timeout(settings.timeout);
-    builder.with_endpoint(settings.target.clone()).build().map_err(|e| OtlpError::Build(e.into()))
+    Ok(builder.with_endpoint(settings.target.clone()))
 }
 
 /// The SDK decodes values once more, and leaves out in silence what cannot be sent.
@@ -241,11 +248,25 @@ fn on_own_thread<T: Send + 'static>(
     told.recv_timeout(timeout).ok()
 }
 
-fn ended(timeout: Duration, shutdown: impl FnOnce() -> OTelSdkResult + Send + 'static) -> Result<(), OtlpError> {
-    match on_own_thread("argus-otlp-shutdown", timeout, shutdown) {
-        Some(Ok(())) => Ok(()),
-        Some(Err(e)) => Err(OtlpError::Shutdown(e.to_string())),
-        None => Err(OtlpError::Shutdown(format!("no answer within {timeout:?}"))),
+/// The end of a pipeline, which comes once.
+#[derive(Default)]
+struct End(AtomicBool);
+
+impl End {
+    /// On a thread of its own, so that it works on any runtime and without one.
+    fn once(
+        &self,
+        timeout: Duration,
+        shutdown: impl FnOnce() -> OTelSdkResult + Send + 'static,
+    ) -> Result<(), OtlpError> {
+        if self.0.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        match on_own_thread("argus-otlp-shutdown", timeout, shutdown) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(e)) => Err(OtlpError::Shutdown(e.to_string())),
+            None => Err(OtlpError::Shutdown(format!("no answer within {timeout:?}"))),
+        }
     }
 }
 

@@ -1,6 +1,11 @@
 //! What the tests share: a trail in memory beside an in-memory span exporter.
 #![allow(dead_code)]
 
+#[cfg(feature = "sdk")]
+pub(crate) mod exporter;
+#[cfg(feature = "otlp")]
+pub(crate) mod pipeline;
+
 use std::time::{Duration, Instant};
 
 use argus_core::{AuditConfig, AuditLogger, MemoryTrail};

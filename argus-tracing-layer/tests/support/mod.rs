@@ -1,6 +1,9 @@
 //! What the tests share: a trail in memory under a subscriber, and its records.
 #![allow(dead_code)]
 
+#[cfg(feature = "otel")]
+pub(crate) mod otel;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -74,28 +74,27 @@ pub(crate) fn foreign_event() -> Row {
     )
 }
 
+/// What nobody wants, beside `fmt` with a WARN filter of its own.
+fn unwanted(what: &'static str, call: fn(), ours: fn(AuditLayer<AuditLogger>) -> Dispatch) -> Row {
+    row(what, "reported", stacks(call, ours, only_printed))
+}
+
 pub(crate) fn disabled() -> Row {
-    row(
-        "an event that nobody wants, the layer over `fmt` with a WARN filter of its own; floor: without the layer",
-        "reported",
-        stacks(disabled_event, over_printed, only_printed),
-    )
+    let what =
+        "an event that nobody wants, the layer over `fmt` with a WARN filter of its own; floor: without the layer";
+    unwanted(what, disabled_event, over_printed)
 }
 
 pub(crate) fn disabled_filtered() -> Row {
-    row("the same, `filtered()`", "reported", stacks(disabled_event, filtered_over_printed, only_printed))
+    unwanted("the same, `filtered()`", disabled_event, filtered_over_printed)
 }
 
 pub(crate) fn span() -> Row {
-    row(
-        "a span that nobody wants, made, entered and closed, likewise",
-        "reported",
-        stacks(disabled_span, over_printed, only_printed),
-    )
+    unwanted("a span that nobody wants, made, entered and closed, likewise", disabled_span, over_printed)
 }
 
 pub(crate) fn span_filtered() -> Row {
-    row("the same, `filtered()`", "reported", stacks(disabled_span, filtered_over_printed, only_printed))
+    unwanted("the same, `filtered()`", disabled_span, filtered_over_printed)
 }
 
 fn audit_event() {

@@ -1,4 +1,4 @@
-//! `OtlpReceiver`: an OTLP/HTTP endpoint (`/v1/traces`, `/v1/logs`, protobuf) on a loopback port. One thread accepts, one serves each connection; all end with
+//! `OtlpReceiver`: an OTLP/HTTP endpoint (`/v1/traces`, `/v1/logs`, `/v1/metrics`, protobuf) on a loopback port. One thread accepts, one serves each connection; all end with
 //! the receiver. What a request carried is kept only if the reply was a clean success, as a Collector would.
 
 use std::fmt;
@@ -10,10 +10,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
@@ -81,7 +83,7 @@ pub fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
     })
 }
 
-/// One request, decoded. Of spans and logs, at most one is not empty.
+/// One request, decoded. Of spans, logs and metrics, at most one is not empty.
 #[derive(Clone, Debug)]
 pub struct Incoming {
     /// The path, e.g. `/v1/traces`.
@@ -94,6 +96,8 @@ pub struct Incoming {
     pub spans: Vec<ReceivedSpan>,
     /// The log records in it.
     pub logs: Vec<ReceivedLog>,
+    /// The metrics in it, as they came.
+    pub metrics: Vec<ResourceMetrics>,
     /// What it was answered; 0 before that.
     pub status: u16,
 }
@@ -305,7 +309,7 @@ fn decode(request: Request) -> Result<Incoming, (u16, String)> {
     {
         return Err((415, "only uncompressed application/x-protobuf".into()));
     }
-    let (mut spans, mut logs) = (Vec::new(), Vec::new());
+    let (mut spans, mut logs, mut metrics) = (Vec::new(), Vec::new(), Vec::new());
     let bad = |e: prost::DecodeError| (400, e.to_string());
     match request.path.as_str() {
         "/v1/traces" => {
@@ -334,7 +338,10 @@ fn decode(request: Request) -> Result<Incoming, (u16, String)> {
                 }
             }
         }
+        "/v1/metrics" => {
+            metrics = ExportMetricsServiceRequest::decode(&*request.body).map_err(bad)?.resource_metrics;
+        }
         other => return Err((404, format!("nothing at {other}"))),
     }
-    Ok(Incoming { path: request.path, headers: request.headers, body: request.body, spans, logs, status: 0 })
+    Ok(Incoming { path: request.path, headers: request.headers, body: request.body, spans, logs, metrics, status: 0 })
 }
