@@ -1,5 +1,5 @@
-//! `Core`: what the handles of a logger and its writer thread share. One short lock guards the queue, the numbers and the ledger together; no I/O, no user code
-//! and no allocation happens under it.
+//! `Core`: what the handles of a logger and its writer thread share. One short lock guards the queue, the numbers and the ledger together. No I/O and no allocation of a caller
+//! happens under it, and no user code but a configured clock, for Argus's own records.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};

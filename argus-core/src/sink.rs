@@ -219,7 +219,8 @@ pub struct CloseReport {
     pub already_closed: bool,
     /// Records of this logger that are committed, in all.
     pub committed: u64,
-    /// Records that are accepted and not committed: still queued, if the time ran out, else lost.
+    /// Records that are accepted and not committed. What a journal or the pending file has of them is committed by the next open; of a memory queue the rest is
+    /// lost, once the writer is done (`health().lost`).
     pub left: u64,
     /// What went wrong.
     pub error: Option<AuditError>,

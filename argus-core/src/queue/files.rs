@@ -290,7 +290,11 @@ impl Beside {
         let make = || {
             let mut file = self.create(&unnamed)?;
             flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-            file.write_all(&owner.line())?;
+            match file.write_all(&owner.line()) {
+                // What it says is worth having; that it is locked is what counts.
+                Err(e) if e.kind() == std::io::ErrorKind::StorageFull => file.set_len(0)?,
+                written => written?,
+            }
             std::fs::rename(&unnamed, path)?;
             Ok(file)
         };

@@ -1,5 +1,5 @@
 //! The journal: the queue in mapped files beside the trail. All of it runs under the core's lock and does no I/O; files are made, zeroed and removed by the keeper
-//! ([`Maker`]), outside it. A segment is filled once, then zeroed and used again, so whoever reads it after a crash meets entries and then zeros, never a hole.
+//! (`keeper.rs`), outside it. A segment is filled once, then zeroed and used again, so whoever reads it after a crash meets entries and then zeros, never a hole.
 //! Format: `docs/record-format.md`, section 8.
 
 use std::collections::VecDeque;

@@ -93,14 +93,17 @@ pub(crate) fn directory(dir: &Path, access: Access) -> Result<PathBuf, TrailErro
     Ok(dir)
 }
 
-/// A folder for pending files of its own: nobody but this user, root and the configured group may put a file there, a sticky bit does not help. One that is
-/// not there yet is made by [`directory`].
+/// A folder for pending files of its own belongs to this user, root or the configured group, and not everybody may put a file there, even with a sticky bit. One
+/// that is not there yet is made by [`directory`].
 pub(crate) fn own_directory(dir: &Path, access: Access) -> Result<(), TrailError> {
     let st = match rustix::fs::stat(dir) {
         Err(rustix::io::Errno::NOENT) => return Ok(()),
         other => other.map_err(|e| TrailError::io("cannot look at spill_dir", dir, e.into()))?,
     };
     let bad = |what: &str, help: &'static str| Err(TrailError::new(ErrorKind::Unsafe, what).at(dir).help(help));
+    if !FileType::from_raw_mode(st.st_mode).is_dir() {
+        return Err(TrailError::new(ErrorKind::Config, "spill_dir is no folder").at(dir).help("name a folder"));
+    }
     let me = rustix::process::geteuid().as_raw();
     if st.st_uid != me && st.st_uid != 0 && access.group != Some(st.st_gid) {
         return bad("spill_dir belongs to another user", "name a folder of the user that runs this");
