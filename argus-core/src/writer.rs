@@ -441,7 +441,10 @@ impl Writer {
         self.store.rollback();
         let e = Arc::new(e);
         trouble.since.get_or_insert_with(Instant::now);
-        self.core.lock().ledger.health.degraded = Some(e.to_string());
+        let mut state = self.core.lock();
+        let both = if state.spill.failed { "neither the store nor the pending file works: " } else { "" };
+        state.ledger.health.degraded = Some(format!("{both}{e}"));
+        drop(state);
         if trouble.told.is_none_or(|t: Instant| t.elapsed() > Duration::from_secs(60)) {
             trouble.told = Some(Instant::now());
             self.core.observers.error(AuditError::Store(e.clone()));
