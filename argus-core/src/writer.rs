@@ -27,6 +27,7 @@ use crate::sink::LossReason;
 use crate::spill::{Batch, Cause};
 use crate::stack::Names;
 use crate::store::{Closed, Ends, ForeignRow, Head, Store, late};
+use crate::sync::MutexGuard;
 use crate::time;
 use crate::value::Value;
 pub(crate) use seal::{Identity, LogWriter, context_of, seal_entry, seal_log_record, sha256_hex};
@@ -114,6 +115,17 @@ impl Trouble {
     }
 }
 
+/// Takes away what a writer has beside its trail, once it says nothing any more.
+fn remove_files(mut state: MutexGuard<'_, State>) {
+    let mut files = state.queue.paths();
+    files.extend(state.spill.file.take());
+    let lock = state.spill.lock.take();
+    drop(state);
+    files.iter().for_each(|f| drop(std::fs::remove_file(f)));
+    // Last: by it others know whose the files are.
+    lock.into_iter().for_each(WriterLock::remove);
+}
+
 impl Writer {
     pub(crate) fn new(core: Arc<Core>, store: Box<dyn Store>, identity: Identity) -> Self {
         let (writer, stats) = (core.writer.to_string(), stats::Stats::new(&core));
@@ -167,12 +179,7 @@ impl Writer {
     fn forget(&self) {
         let mut state = self.core.lock();
         state.closed = true;
-        let mut files = state.queue.paths();
-        files.extend(state.spill.file.take());
-        let lock = state.spill.lock.take();
-        drop(state);
-        files.iter().for_each(|f| drop(std::fs::remove_file(f)));
-        lock.into_iter().for_each(WriterLock::remove);
+        remove_files(state);
         self.core.spill.notify_all();
     }
 
@@ -419,11 +426,11 @@ impl Writer {
     /// The pause after a failure: over when the time is, the trail closes, or the spill thread has the batch.
     fn wait_for_retry<'c>(
         &'c self,
-        mut state: crate::sync::MutexGuard<'c, State>,
+        mut state: MutexGuard<'c, State>,
         pause: Duration,
         until: Option<Instant>,
         last: Option<u64>,
-    ) -> crate::sync::MutexGuard<'c, State> {
+    ) -> MutexGuard<'c, State> {
         let end = Instant::now() + pause;
         let end = until.map_or(end, |u| u.min(end));
         let was_closing = state.closing.is_some();

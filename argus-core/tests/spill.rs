@@ -15,7 +15,7 @@ use argus_core::{
     ErrorKind, Faults, Overflow, Receipt, Record, State, StoreFault, Trace, TraceContext,
 };
 use common::{Dir, WAIT, assert_ok, close, open, records};
-use spilling::{config, events, log, numbers, pending_file, until};
+use spilling::{close_now, config, events, log, numbers, pending_file, until};
 
 /// The account holds, whenever anybody looks.
 fn assert_account(logger: &AuditLogger) {
@@ -164,8 +164,7 @@ fn what_a_failing_store_did_not_take_before_the_close_is_committed_by_the_next_o
             logger.flush(WAIT).unwrap();
             faults.store(StoreFault::Begin, ErrorKind::DiskFull, u32::MAX);
             log(&logger, 10..5_000);
-            let report = logger.close(Duration::ZERO);
-            let report = if report.error == Some(AuditError::Timeout) { logger.close(WAIT) } else { report };
+            let report = close_now(&logger);
             assert!(matches!(report.error, Some(AuditError::Store(_))), "{report:?}");
             let h = logger.health();
             assert_eq!((report.left, h.pending, h.queued, h.lost), (4_990, 4_990, 0, 0), "{h:?}");
@@ -263,8 +262,7 @@ fn what_a_logger_that_never_got_at_its_store_left_is_found_by_the_next() {
             faults.store(StoreFault::Open, ErrorKind::Io, u32::MAX);
             let logger = AuditLogger::open(config(&path, &faults)).unwrap();
             log(&logger, 0..100);
-            let report = logger.close(Duration::ZERO);
-            let report = if report.error == Some(AuditError::Timeout) { logger.close(WAIT) } else { report };
+            let report = close_now(&logger);
             assert!(report.error.is_some() && report.left == 100, "{report:?}");
             drop(logger);
             close(&open(&path));
@@ -308,8 +306,7 @@ fn another_folder_for_pending_files_serves_several_trails_of_one_name() {
             faults.store(StoreFault::Begin, ErrorKind::Io, u32::MAX);
             let i = 1000 * i as u64;
             log(&logger, i..i + 50);
-            let report = logger.close(Duration::ZERO);
-            let report = if report.error == Some(AuditError::Timeout) { logger.close(WAIT) } else { report };
+            let report = close_now(&logger);
             assert_eq!(report.left, 50);
         }
         assert_eq!(std::fs::read_dir(&spill).unwrap().count(), 2);

@@ -11,17 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use argus_core::{
-    AuditConfig, AuditError, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, Carrier, CloseReport, CommitObserver,
-    ErrorKind, Faults, Interest, LossReason, ManualClock, Overflow, QueueKind, Receipt, Record, State, StoreFault,
+    AuditConfig, AuditError, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, Carrier, CommitObserver, ErrorKind,
+    Faults, Interest, LossReason, ManualClock, Overflow, QueueKind, Receipt, Record, State, StoreFault,
 };
 use common::{Dir, WAIT, assert_ok, close, open, records};
-use spilling::{config, events, log, numbers, pending_file, until};
-
-/// A close whose deadline is over at once, and how it ended.
-fn close_now(logger: &AuditLogger) -> CloseReport {
-    let report = logger.close(Duration::ZERO);
-    if report.error == Some(AuditError::Timeout) { logger.close(WAIT) } else { report }
-}
+use spilling::{close_now, config, events, log, numbers, pending_file, until};
 
 #[test]
 fn a_trail_that_exists_and_is_locked_or_full_at_the_opening_begins_in_the_pending_file() {
@@ -96,6 +90,13 @@ fn merged_after(path: &Path, change: impl FnOnce(&Path, &AuditLogger)) -> (Vec<u
     (numbers(path), lost)
 }
 
+/// As `merged_after`, of a change that costs something. The merge may have read the file already, and be about to commit it: then it is tried again.
+fn harmed(path: &Path, mut change: impl FnMut(&Path, &AuditLogger)) -> (Vec<u64>, u64) {
+    let name = path.file_name().unwrap().to_string_lossy();
+    let mut outcomes = (0..20).map(|n| merged_after(&path.with_file_name(format!("{n}{name}")), &mut change));
+    outcomes.find(|o| o.1 > 0).unwrap()
+}
+
 fn write_at(file: &Path, at: usize, bytes: &[u8]) {
     std::fs::OpenOptions::new().write(true).open(file).unwrap().write_all_at(bytes, at as u64).unwrap();
 }
@@ -126,16 +127,13 @@ fn one_bad_line_costs_only_itself() {
     let dir = Dir::new();
     for path in dir.both() {
         for (i, (what, missing, change)) in changes.iter().enumerate() {
-            // The merge may have read the file already, and be about to commit it: then it is tried again.
-            let mut outcomes = (0..20).map(|again| {
-                let path = path.with_file_name(format!("{i}{again}{}", path.file_name().unwrap().to_string_lossy()));
-                merged_after(&path, |file, _| {
-                    let text = std::fs::read_to_string(file).unwrap();
-                    let line = text.lines().find(|l| l.contains("\"i\":15}")).unwrap();
-                    change(file, line, text.find(line).unwrap());
-                })
-            });
-            let (all, lost) = outcomes.find(|o| o.1 > 0 || missing.is_empty()).unwrap();
+            let path = path.with_file_name(format!("{i}{}", path.file_name().unwrap().to_string_lossy()));
+            let spoil = |file: &Path, _: &AuditLogger| {
+                let text = std::fs::read_to_string(file).unwrap();
+                let line = text.lines().find(|l| l.contains("\"i\":15}")).unwrap();
+                change(file, line, text.find(line).unwrap());
+            };
+            let (all, lost) = if missing.is_empty() { merged_after(&path, spoil) } else { harmed(&path, spoil) };
             let expected: Vec<u64> = (0..21).filter(|i| !missing.contains(i)).chain(40..45).collect();
             assert_eq!((all, lost), (expected, missing.len() as u64), "{what}");
             std::fs::read_dir(dir.0.path())
@@ -185,7 +183,7 @@ fn a_file_that_is_cut_takes_what_comes_after() {
         for cut in [Some(5), None, Some(0)] {
             let path = path.with_file_name(format!("{cut:?}{}", path.file_name().unwrap().to_string_lossy()));
             let mut kept = 0;
-            let (all, lost) = merged_after(&path, |file, logger| {
+            let (all, lost) = harmed(&path, |file, logger| {
                 let text = std::fs::read_to_string(file).unwrap();
                 let len = cut.unwrap_or_else(|| {
                     kept = 7;

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Outcome, Writer};
+use super::{Outcome, Writer, remove_files};
 use crate::core::own_entry;
 use crate::error::{AuditError, TrailError};
 use crate::event::AuditEvent;
 use crate::queue::Chunk;
-use crate::queue::files::WriterLock;
 use crate::spill::{Batch, Cause, SPILLED};
 
 /// How long, after the deadline, the pending file may take for what would be lost else.
@@ -197,12 +196,7 @@ impl Writer {
             {
                 state = core.work.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
             }
-            let mut paths = state.queue.paths();
-            paths.extend(state.spill.file.take());
-            let lock = state.spill.lock.take();
-            drop(state);
-            paths.iter().for_each(|p| drop(std::fs::remove_file(p)));
-            lock.into_iter().for_each(WriterLock::remove);
+            remove_files(state);
         }
         let mut state = core.lock();
         if !state.spill.busy {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use argus_core::{AuditConfig, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, Faults};
+use argus_core::{AuditConfig, AuditError, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, CloseReport, Faults};
 
 use crate::common::{WAIT, records};
 
@@ -40,4 +40,10 @@ pub fn log(logger: &AuditLogger, numbers: std::ops::Range<u64>) {
     for i in numbers {
         logger.log(AuditEvent::info("n").with("i", i)).unwrap_or_else(|e| panic!("{i}: {e:?}, {:?}", logger.health()));
     }
+}
+
+/// A close whose deadline is over at once, and how it ended.
+pub fn close_now(logger: &AuditLogger) -> CloseReport {
+    let report = logger.close(Duration::ZERO);
+    if report.error == Some(AuditError::Timeout) { logger.close(WAIT) } else { report }
 }
