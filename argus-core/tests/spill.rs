@@ -358,16 +358,16 @@ fn numbers_that_a_pending_file_lost_are_named_and_the_file_is_kept() {
             log(&logger, 21..30);
             close(&logger);
             let lost: Vec<u64> = (0..30).filter(|i| !numbers(&path).contains(i)).collect();
-            if lost.is_empty() {
-                // The merge had read the file already, and was about to commit it.
-                continue;
-            }
-            done += 1;
             let expected: Vec<u64> = match how {
                 "cut" => (7..21).collect(),
                 "gone" => (0..21).collect(),
                 _ => vec![7],
             };
+            if lost.len() < expected.len() {
+                // The merge had read some of the file already, and was about to commit it.
+                continue;
+            }
+            done += 1;
             assert_eq!(lost, expected, "{how}");
             let gap = records(&path).into_iter().find(|r| r.event == "audit_gap").unwrap();
             assert!(gap.context_value("first").is_some() && gap.context_value("last").is_some());
