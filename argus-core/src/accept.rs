@@ -5,11 +5,12 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::canonical::upper_bound;
+use crate::canonical::{longest, upper_bound};
 use crate::entry::{EntryWriter, Part};
 use crate::error::AuditError;
 use crate::event::{AuditEvent, Field};
 use crate::json::{JsonError, JsonWriter, Key, Scratch, Source, is_behind, utf16_cmp};
+use crate::members;
 use crate::redaction::Redaction;
 use crate::sink::{ObserverSet, TraceContext};
 use crate::stack::MAX_STACK;
@@ -37,23 +38,36 @@ const OWN_EVENTS: [&str; 9] = [
 ];
 /// The context member that has the bytes of a path that is not UTF-8.
 const PATH_BYTES: &str = "argus.path_bytes";
+/// Bytes of members that may wait as they came, or somewhat more; beyond, the context is made JSON at once.
+const MOST_PLAIN: usize = 4 << 10;
 /// Cap of a trace state, in bytes; longer ones are dropped.
 const MAX_TRACE_STATE: usize = 512;
 
 /// What accept needs of the configuration, made ready once.
 #[derive(Debug)]
 pub(crate) struct Rules {
-    pub(crate) component: String,
+    component: String,
     /// Keys and canonical values that every context gets.
-    pub(crate) context: Vec<(String, String)>,
+    context: Vec<(String, String)>,
+    /// The same, ready to be appended to the members of an event.
+    members: Vec<u8>,
     pub(crate) redaction: Redaction,
     /// Length of the texts that every record of this logger has beside its own.
-    pub(crate) constant: usize,
+    constant: usize,
 }
 
 impl Rules {
+    pub(crate) fn new(
+        component: String,
+        context: Vec<(String, String)>,
+        redaction: Redaction,
+        constant: usize,
+    ) -> Self {
+        Self { component, members: members::ready(&context), context, redaction, constant }
+    }
+
     pub(crate) fn empty() -> Self {
-        Self { component: String::new(), context: Vec::new(), redaction: Redaction::none(), constant: 0 }
+        Self::new(String::new(), Vec::new(), Redaction::none(), 0)
     }
 }
 
@@ -71,8 +85,11 @@ pub(crate) struct Call<'a> {
 /// The buffers of a thread.
 #[derive(Default)]
 pub(crate) struct Buffers {
+    /// Room for an entry, which stands at its front.
     pub(crate) entry: Vec<u8>,
-    json: Scratch,
+    /// What of it must be JSON.
+    json: Vec<u8>,
+    scratch: Scratch,
     order: Vec<(u64, usize)>,
 }
 
@@ -85,105 +102,184 @@ pub(crate) fn with_buffers<T>(f: impl FnOnce(&mut Buffers) -> T) -> T {
     let mut buffers = BUFFERS.try_with(Cell::take).ok().flatten().unwrap_or_default();
     let result = f(&mut buffers);
     // A thread that once logged something huge should not keep it.
-    if buffers.entry.capacity() <= 2 * MAX_RECORD {
+    if buffers.entry.len() <= 2 * MAX_RECORD && buffers.json.capacity() <= 2 * MAX_RECORD {
         let _ = BUFFERS.try_with(|b| b.set(Some(buffers)));
     }
     result
 }
 
-/// Encodes `event` into `buffers.entry`.
+/// Encodes `event` at the front of `buffers.entry`, and tells the entry's length. (The error is boxed, so that a result is two registers and not a copy.)
+#[inline]
 pub(crate) fn encode(
     event: &AuditEvent<'_>,
     rules: &Rules,
     call: &Call<'_>,
     buffers: &mut Buffers,
-) -> Result<(), AuditError> {
+) -> Result<usize, Box<AuditError>> {
     let field = Cell::new("event");
     catch_unwind(AssertUnwindSafe(|| encode_inner(event, rules, call, buffers, &field)))
-        .unwrap_or_else(|_| Err(AuditError::Panicked { field: Cow::Borrowed(field.get()) }))
+        .unwrap_or_else(|_| Err(AuditError::Panicked { field: Cow::Borrowed(field.get()) }.into()))
 }
 
 fn invalid(field: impl Into<Cow<'static, str>>, reason: impl Into<std::sync::Arc<str>>) -> AuditError {
     AuditError::Invalid { field: field.into(), reason: reason.into() }
 }
 
+/// Puts the entry down in one go, after whatever must become JSON here and now.
 fn encode_inner(
     event: &AuditEvent<'_>,
     rules: &Rules,
     call: &Call<'_>,
     buffers: &mut Buffers,
     field: &Cell<&'static str>,
-) -> Result<(), AuditError> {
-    let Buffers { entry, json, order } = buffers;
-    if event.event.is_empty() {
-        return Err(invalid("event", "an event needs a name"));
+) -> Result<usize, Box<AuditError>> {
+    let Buffers { entry, json, scratch, order } = buffers;
+    let name = event.event;
+    if name.is_empty() || name.len() > MAX_EVENT {
+        return Err(bad_name(name));
     }
-    if event.event.len() > MAX_EVENT {
-        return Err(AuditError::TooLarge { field: "event".into(), size: event.event.len(), limit: MAX_EVENT });
-    }
-    let (secs, nanos) = event
-        .at
-        .map_or(call.now, time::split)
-        .ok_or_else(|| invalid("timestamp", "the time lies outside the years 0000 to 9999"))?;
+    let Some((secs, nanos)) = event.at.map_or(call.now, time::split) else { return Err(bad_time()) };
     let component = event.component.filter(|c| !c.is_empty()).unwrap_or(&rules.component);
     let path = event.file_path.map_or(Cow::Borrowed([].as_slice()), path_text);
     // What of it was no text must be told elsewhere.
     let raw_path = event.file_path.filter(|_| matches!(path, Cow::Owned(_)));
-    if !call.own && component == OWN_COMPONENT && OWN_EVENTS.contains(&event.event) {
-        return Err(invalid("event", "Argus says this of itself; name the event or its component otherwise"));
+    if !call.own && component == OWN_COMPONENT && OWN_EVENTS.contains(&name) {
+        return Err(invalid("event", "Argus says this of itself; name the event or its component otherwise").into());
     }
-    let mut w = EntryWriter::begin(entry);
+
+    json.clear();
+    let mut ends = [0; 2];
+    if !(event.old.is_absent() && event.new.is_absent()) {
+        ends[0] = change(&event.old, "old_value", rules, json, scratch, field)?;
+        ends[1] = change(&event.new, "new_value", rules, json, scratch, field)?;
+    }
+    let (agent, actor, action) = (bytes(event.user_agent), bytes(event.actor), bytes(event.action));
+    let trace_state = call.trace.map(|t| t.trace_state).filter(|t| t.len() <= MAX_TRACE_STATE).unwrap_or_default();
+    let texts = name.len() + component.len() + path.len() + agent.len() + actor.len() + action.len();
+    // Beside the context.
+    let parts = texts + json.len() + trace_state.len() + if call.stack { MAX_STACK } else { 0 };
+
+    let mut w = EntryWriter::begin(entry, parts + MOST_PLAIN);
     w.head(event.level, event.actor_type, event.outcome, secs, nanos);
     w.carrier(call.trace, call.observers);
     if call.own {
         w.own();
     }
-    text(&mut w, Part::Event, "event", event.event.as_bytes())?;
-    text(&mut w, Part::Component, "component", component.as_bytes())?;
-    let start = w.buf.len();
-    field.set("context");
-    encode_context(event, raw_path, rules, w.buf, json, order, call.own)?;
-    w.part(Part::Context, start);
-    let mut json_len = w.buf.len() - start;
-    text(&mut w, Part::FilePath, "file_path", &path)?;
-    text(&mut w, Part::UserAgent, "user_agent", bytes(event.user_agent))?;
-    for (part, name, value) in [(Part::OldValue, "old_value", &event.old), (Part::NewValue, "new_value", &event.new)] {
-        if value.is_absent() {
-            continue;
+    let mut nul = w.utf8(Part::Event, name.as_bytes());
+    nul |= w.utf8(Part::Component, component.as_bytes());
+    let plain = match call.own || raw_path.is_some() {
+        false => w.members(|w| plain(event, rules, w)),
+        true => None,
+    };
+    let mut size = rules.constant + longest(texts + plain.unwrap_or(0)) + json.len();
+    if plain.is_none() || size > MAX_RECORD {
+        field.set("context");
+        let start = json.len();
+        encode_context(event, raw_path, rules, json, scratch, order, call.own)?;
+        size = rules.constant
+            + upper_bound(&[name.as_bytes(), component.as_bytes(), &path, agent, actor, action], json.len());
+        if size > MAX_RECORD {
+            return Err(AuditError::TooLarge { field: "record".into(), size, limit: MAX_RECORD }.into());
         }
-        field.set(name);
-        let start = w.buf.len();
-        let mut out = JsonWriter::new(w.buf, json, &rules.redaction, Source::Caller);
-        if value.encode(&mut out).map_err(|e| json_error(name.into(), e))? {
-            w.part(part, start);
-        } else {
-            w.buf.truncate(start);
-        }
-        json_len += w.buf.len() - start;
+        w = EntryWriter::again(entry, name.len() + component.len(), parts + json.len() - start);
+        w.utf8(Part::Context, json.get(start..).unwrap_or_default());
+        json.truncate(start);
     }
-    text(&mut w, Part::ActorId, "actor_id", bytes(event.actor))?;
-    text(&mut w, Part::Action, "action", bytes(event.action))?;
-    w.text(Part::TraceState, call.trace.map(|t| t.trace_state).filter(|t| t.len() <= MAX_TRACE_STATE));
-    let texts = [
-        event.event.as_bytes(),
-        component.as_bytes(),
-        &path,
-        bytes(event.user_agent),
-        bytes(event.actor),
-        bytes(event.action),
-    ];
-    let size = rules.constant + upper_bound(&texts, json_len);
+    nul |= w.utf8(Part::FilePath, &path);
+    nul |= w.utf8(Part::UserAgent, agent);
+    if ends[1] > 0 {
+        w.utf8(Part::OldValue, json.get(..ends[0]).unwrap_or_default());
+        w.utf8(Part::NewValue, json.get(ends[0]..ends[1]).unwrap_or_default());
+    }
+    nul |= w.utf8(Part::ActorId, actor);
+    nul |= w.utf8(Part::Action, action);
+    w.utf8(Part::TraceState, trace_state.as_bytes());
     // A record that would be refused for the room that its stack may need goes without: the fact matters more.
     if call.stack && size + MAX_STACK <= MAX_RECORD {
-        let start = w.buf.len();
-        crate::stack::capture(w.buf);
-        w.part(Part::Stack, start);
+        json.clear();
+        crate::stack::capture(json);
+        w.utf8(Part::Stack, json);
     }
-    w.end();
-    if size > MAX_RECORD {
-        return Err(AuditError::TooLarge { field: "record".into(), size, limit: MAX_RECORD });
+    if nul {
+        return Err(which_has_nul(&[name.as_bytes(), component.as_bytes(), &path, agent, actor, action]));
     }
-    Ok(())
+    w.end().ok_or_else(|| invalid("record", "its entry has another length than was counted: a defect of Argus").into())
+}
+
+#[cold]
+fn bad_name(name: &str) -> Box<AuditError> {
+    if name.is_empty() {
+        return invalid("event", "an event needs a name").into();
+    }
+    AuditError::TooLarge { field: "event".into(), size: name.len(), limit: MAX_EVENT }.into()
+}
+
+#[cold]
+fn bad_time() -> Box<AuditError> {
+    invalid("timestamp", "the time lies outside the years 0000 to 9999").into()
+}
+
+#[cold]
+fn which_has_nul(texts: &[&[u8]]) -> Box<AuditError> {
+    let names = ["event", "component", "file_path", "user_agent", "actor_id", "action"];
+    let name = names.iter().zip(texts).find(|(_, text)| text.contains(&0)).map_or("event", |(name, _)| name);
+    invalid(name, "text must not contain NUL").into()
+}
+
+/// Writes the context as members, if they can wait as they came: none must be made JSON by the caller's own code, be withheld or be refused.
+#[inline(always)]
+fn plain(event: &AuditEvent<'_>, rules: &Rules, w: &mut EntryWriter<'_>) -> bool {
+    if event.member_count() + rules.context.len() > members::MOST {
+        return false;
+    }
+    let written = match event.ready_members() {
+        Some(fields) => fields.iter().enumerate().all(|(n, field)| {
+            let twice = |before: &Field<'_>| before.key.is(&field.key);
+            !fields.get(..n).unwrap_or_default().iter().any(twice) && member(field, rules, w)
+        }),
+        None => plain_of_many(event, rules, w),
+    };
+    if rules.context.is_empty() || !written {
+        return written;
+    }
+    // What the event names is not taken from the configuration.
+    let named = |key: &str| (0..event.member_count()).any(|m| event.member(m).key.text == key);
+    let ours = !rules.context.iter().any(|(key, _)| named(key)) && w.has_room(rules.members.len());
+    if ours {
+        w.append(&rules.members);
+    }
+    ours
+}
+
+#[inline(never)]
+fn plain_of_many(event: &AuditEvent<'_>, rules: &Rules, w: &mut EntryWriter<'_>) -> bool {
+    (0..event.member_count()).all(|n| {
+        let field = event.member(n);
+        !(0..n).any(|m| event.member(m).key.is(&field.key)) && member(&field, rules, w)
+    })
+}
+
+#[inline(always)]
+fn member(Field { key, value }: &Field<'_>, rules: &Rules, w: &mut EntryWriter<'_>) -> bool {
+    !key.reserved && !rules.redaction.hides_ending(key.ending, key.text) && members::write(w, key, value)
+}
+
+/// Writes a value of a change, and tells where it ends.
+fn change(
+    value: &Value<'_>,
+    name: &'static str,
+    rules: &Rules,
+    json: &mut Vec<u8>,
+    scratch: &mut Scratch,
+    field: &Cell<&'static str>,
+) -> Result<usize, AuditError> {
+    field.set(name);
+    let start = json.len();
+    let mut out = JsonWriter::new(json, scratch, &rules.redaction, Source::Caller);
+    if !value.encode(&mut out).map_err(|e| json_error(name.into(), e))? {
+        json.truncate(start);
+    }
+    Ok(json.len())
 }
 
 /// A path as UTF-8: borrowed, if that is what it is. (Most are ASCII, which is quickly told.)
@@ -199,20 +295,6 @@ fn path_text(path: &std::path::Path) -> Cow<'_, [u8]> {
 #[inline(always)]
 fn bytes(text: Option<&str>) -> &[u8] {
     text.unwrap_or_default().as_bytes()
-}
-
-/// Writes a text, looking for NUL on the way: that is one of those that need an escape, and most texts have none.
-#[inline(always)]
-fn text(w: &mut EntryWriter<'_>, part: Part, name: &'static str, text: &[u8]) -> Result<(), AuditError> {
-    if w.utf8(part, text) { no_nul(name, text) } else { Ok(()) }
-}
-
-#[cold]
-fn no_nul(name: &'static str, text: &[u8]) -> Result<(), AuditError> {
-    if text.contains(&0) {
-        return Err(invalid(name, "text must not contain NUL"));
-    }
-    Ok(())
 }
 
 #[cold]
@@ -346,3 +428,6 @@ pub(crate) fn prepare_context(
     }
     Ok(ready)
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,6 +72,19 @@ impl State {
     }
 }
 
+/// What an accepted event comes to.
+pub(crate) struct Accepted {
+    pub(crate) id: RecordId,
+    /// Of one that is waited for.
+    pub(crate) pending: Option<Pending>,
+}
+
+impl Default for Accepted {
+    fn default() -> Self {
+        Self { id: RecordId([0; 16]), pending: None }
+    }
+}
+
 pub(crate) struct Core {
     state: Mutex<State>,
     /// The writer waits here for work.
@@ -178,15 +191,18 @@ impl Core {
         self.filtered.load(Ordering::Relaxed)
     }
 
+    /// False if the event is filtered. (What it gives goes through `accepted` and its error through a box: to move larger results from call to call costs more than
+    /// to make them.)
     pub(crate) fn submit(
         &self,
         event: &AuditEvent<'_>,
         carrier: &Carrier<'_>,
         ack: bool,
-    ) -> Result<Option<(RecordId, Option<Pending>)>, AuditError> {
+        accepted: &mut Accepted,
+    ) -> Result<bool, Box<AuditError>> {
         if !self.enabled(event.level) {
             self.filtered.fetch_add(1, Ordering::Relaxed);
-            return Ok(None);
+            return Ok(false);
         }
         let committed = self.config.committed_from.is_some_and(|l| event.level >= l);
         let relay = matches!(carrier.caller, Caller::Relay { .. });
@@ -195,15 +211,11 @@ impl Core {
         if committed && !wait && !ack {
             self.relay_not_waited.fetch_add(1, Ordering::Relaxed);
         }
-        let accepted = self.accept(event, carrier, ack || wait);
-        if !wait {
-            return accepted.map(Some);
-        }
-        let (id, pending) = accepted?;
-        if let Some(pending) = pending {
+        self.accept(event, carrier, ack || wait, accepted)?;
+        if wait && let Some(pending) = accepted.pending.take() {
             pending.wait(Duration::MAX)?;
         }
-        Ok(Some((id, None)))
+        Ok(true)
     }
 
     fn accept(
@@ -211,11 +223,12 @@ impl Core {
         event: &AuditEvent<'_>,
         carrier: &Carrier<'_>,
         ack: bool,
-    ) -> Result<(RecordId, Option<Pending>), AuditError> {
+        accepted: &mut Accepted,
+    ) -> Result<(), Box<AuditError>> {
         if self.forked() {
-            return Err(AuditError::Forked);
+            return Err(AuditError::Forked.into());
         }
-        let now = self.config.clock.now();
+        let split = time::split(self.config.clock.now());
         let hook;
         let trace = match (event.trace, carrier.trace) {
             (Trace::Unset, Trace::Unset) => match &self.config.trace_context {
@@ -235,7 +248,6 @@ impl Core {
             },
         };
         let trace = trace.filter(|t| t.trace_id != [0; 16] && t.span_id != [0; 8]);
-        let split = time::split(now);
         let call = Call {
             now: split,
             trace: trace.as_ref(),
@@ -244,11 +256,12 @@ impl Core {
             stack: self.config.include_stack,
         };
         let result = accept::with_buffers(|buffers| {
-            accept::encode(event, &self.rules, &call, buffers)?;
-            self.enqueue(&mut buffers.entry, time::millis(split), carrier.caller, ack)
+            let len = accept::encode(event, &self.rules, &call, buffers)?;
+            let entry = buffers.entry.get_mut(..len).unwrap_or_default();
+            self.enqueue(entry, time::millis(split), carrier.caller, ack, accepted)
         });
         if let Err(e) = &result {
-            self.refuse(e, carrier.caller, now);
+            self.refuse(e, carrier.caller);
         }
         result
     }
@@ -260,7 +273,8 @@ impl Core {
         ms: u64,
         caller: Caller,
         ack: bool,
-    ) -> Result<(RecordId, Option<Pending>), AuditError> {
+        accepted: &mut Accepted,
+    ) -> Result<(), Box<AuditError>> {
         // Made before the lock, since making it allocates; its id follows.
         let waiter = ack.then(|| Waiter::new(self.mark.clone()));
         let check = if self.journal.load(Ordering::Relaxed) { entry::check(bytes) } else { 0 };
@@ -268,7 +282,7 @@ impl Core {
         let mut state = self.lock();
         loop {
             if state.closing.is_some() || state.closed {
-                return Err(AuditError::Closed);
+                return Err(AuditError::Closed.into());
             }
             match state.queue.room(bytes.len()) {
                 Room::Ok if ack && state.acks.len() == state.acks.capacity() => {
@@ -308,7 +322,7 @@ impl Core {
                     let until =
                         *deadline.get_or_insert_with(|| Instant::now() + patience.min(Duration::from_secs(86_400)));
                     let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else {
-                        return Err(full);
+                        return Err(full.into());
                     };
                     // A store gets stuck while we wait, too.
                     let left = if state.spill.on && !state.spill.active { left.min(STUCK) } else { left };
@@ -334,11 +348,11 @@ impl Core {
             }
         }
         state.ledger.accepted();
-        let pending = waiter.map(|w| {
-            let (pending, completer) = w.name(id);
+        if let Some(waiter) = waiter {
+            let (pending, completer) = waiter.name(id);
             state.acks.push_back((seq, completer));
-            pending
-        });
+            accepted.pending = Some(pending);
+        }
         let enough = ack || seq - state.done_seq >= self.config.buffer_size as u64;
         let wake = std::mem::take(&mut state.sleeping) || (enough && std::mem::take(&mut state.delaying));
         let wake = wake.then_some(state.spill.active);
@@ -349,11 +363,13 @@ impl Core {
             Some(false) => self.work.notify_one(),
             Some(true) => self.spill.notify_one(),
         }
-        Ok((id, pending))
+        accepted.id = id;
+        Ok(())
     }
 
     /// Counts a refusal: an `Err` that a direct caller sees is rejected, one that nobody sees is lost.
-    fn refuse(&self, error: &AuditError, caller: Caller, now: SystemTime) {
+    #[cold]
+    fn refuse(&self, error: &AuditError, caller: Caller) {
         match caller {
             Caller::Direct => self.lock().ledger.rejected(),
             Caller::Relay { .. } => {
@@ -363,7 +379,7 @@ impl Core {
                     AuditError::Panicked { .. } => LossReason::Panicked,
                     _ => LossReason::Invalid,
                 };
-                self.lose(reason, 1, now);
+                self.lose(reason, 1, self.config.clock.now());
                 self.observers.error(error.clone());
             }
         }
@@ -579,8 +595,8 @@ fn own(
     let now = time::split(now);
     let call = Call { now, trace: None, observers: Default::default(), own: true, stack: false };
     accept::with_buffers(|buffers| {
-        accept::encode(event, &core.rules, &call, buffers)?;
-        done(&mut buffers.entry, time::millis(now));
+        let len = accept::encode(event, &core.rules, &call, buffers).map_err(|e| *e)?;
+        done(buffers.entry.get_mut(..len).unwrap_or_default(), time::millis(now));
         Ok(())
     })
 }

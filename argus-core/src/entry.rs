@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::id::RecordId;
+use crate::json::text;
 use crate::level::{ActorType, Level, Outcome};
 use crate::sink::{ObserverSet, Trace, TraceContext};
 
@@ -40,7 +41,12 @@ const OUTCOME: usize = 42;
 const TRACE: usize = 43;
 const FLAGS: usize = 44;
 const REMOTE: usize = 45;
-const OWN: usize = 46;
+/// Who made it, and how its context is written: nothing, or one of the following.
+const KIND: usize = 46;
+/// Argus made it of itself.
+const OWN: u8 = 1;
+/// Its context is members that are not yet in order and not yet JSON.
+const MEMBERS: u8 = 2;
 /// The stack is names already: said only of entries that were read back from a pending file.
 const NAMED: usize = 47;
 const TRACE_ID: usize = 48;
@@ -52,6 +58,7 @@ const LENGTHS: usize = 84;
 pub(crate) const HEAD: usize = LENGTHS + 4 * PARTS;
 const ABSENT: u32 = u32::MAX;
 
+#[inline(always)]
 fn put<const N: usize>(buf: &mut [u8], at: usize, bytes: [u8; N]) {
     if let Some(slot) = buf.get_mut(at..at + N) {
         slot.copy_from_slice(&bytes);
@@ -62,14 +69,19 @@ fn get<const N: usize>(buf: &[u8], at: usize) -> [u8; N] {
     buf.get(at..at + N).and_then(|s| s.try_into().ok()).unwrap_or([0; N])
 }
 
-/// Writes one entry at the front of a buffer.
+/// Room that must be left behind what is written: short texts are put down as whole words.
+const SLACK: usize = 32;
+
+/// Writes one entry at the front of a buffer, whose length is room and no more: what a `Vec` asks at every push is asked once. Parts come in order.
 pub(crate) struct EntryWriter<'b> {
-    pub(crate) buf: &'b mut Vec<u8>,
+    room: &'b mut [u8],
+    at: usize,
 }
 
 impl<'b> EntryWriter<'b> {
-    #[inline]
-    pub(crate) fn begin(buf: &'b mut Vec<u8>) -> Self {
+    /// For an entry with so many bytes of parts.
+    #[inline(always)]
+    pub(crate) fn begin(buf: &'b mut Vec<u8>, parts: usize) -> Self {
         const EMPTY: [u8; HEAD] = {
             let mut head = [0; HEAD];
             let mut i = LENGTHS;
@@ -79,12 +91,14 @@ impl<'b> EntryWriter<'b> {
             }
             head
         };
-        buf.clear();
-        buf.extend_from_slice(&EMPTY);
-        Self { buf }
+        if buf.len() < HEAD + parts + SLACK {
+            grow(buf, HEAD + parts + SLACK);
+        }
+        put(buf, 0, EMPTY);
+        Self { room: buf, at: HEAD }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn head(
         &mut self,
         level: Level,
@@ -93,68 +107,164 @@ impl<'b> EntryWriter<'b> {
         secs: i64,
         nanos: u32,
     ) {
-        put(self.buf, SECS, secs.to_le_bytes());
-        put(self.buf, NANOS, nanos.to_le_bytes());
+        put(self.room, SECS, secs.to_le_bytes());
+        put(self.room, NANOS, nanos.to_le_bytes());
         let (actor, outcome) = (actor.map_or(0, |a| a as u8 + 1), outcome.map_or(0, |o| o as u8 + 1));
-        put(self.buf, LEVEL, [level as u8, actor, outcome]);
+        put(self.room, LEVEL, [level as u8, actor, outcome]);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn carrier(&mut self, trace: Option<&TraceContext<'_>>, observers: ObserverSet) {
         if let Some(t) = trace {
-            put(self.buf, TRACE, [1, t.flags, u8::from(t.remote)]);
-            put(self.buf, TRACE_ID, t.trace_id);
-            put(self.buf, SPAN_ID, t.span_id);
+            put(self.room, TRACE, [1, t.flags, u8::from(t.remote)]);
+            put(self.room, TRACE_ID, t.trace_id);
+            put(self.room, SPAN_ID, t.span_id);
         }
-        put(self.buf, OBSERVERS, observers.0.to_le_bytes());
+        put(self.room, OBSERVERS, observers.0.to_le_bytes());
     }
 
     /// Marks a record that Argus makes of itself.
     pub(crate) fn own(&mut self) {
-        put(self.buf, OWN, [1]);
+        put(self.room, KIND, [OWN]);
     }
 
     /// A stack whose names are known.
     pub(crate) fn named_stack(&mut self, names: Option<&str>) {
         if names.is_some_and(|n| !n.is_empty()) {
-            put(self.buf, NAMED, [1]);
+            put(self.room, NAMED, [1]);
             self.text(Part::Stack, names);
         }
     }
 
-    /// Ends a part that began at `start` and goes to the end of the buffer. Parts come in order.
-    #[inline(always)]
-    pub(crate) fn part(&mut self, part: Part, start: usize) {
-        let len = u32::try_from(self.buf.len() - start).unwrap_or(0);
-        put(self.buf, LENGTHS + 4 * part as usize, len.to_le_bytes());
+    /// A text, unless it is empty.
+    pub(crate) fn text(&mut self, part: Part, text: Option<&str>) {
+        self.utf8(part, text.unwrap_or_default().as_bytes());
     }
 
-    /// A text, unless it is empty. True if any of it needs an escape in JSON.
-    #[inline(always)]
-    pub(crate) fn text(&mut self, part: Part, text: Option<&str>) -> bool {
-        text.is_some_and(|t| self.utf8(part, t.as_bytes()))
-    }
-
-    /// The same of bytes that are known to be UTF-8.
+    /// The same of bytes that are known to be UTF-8. True if there may be a NUL among them.
     #[inline(always)]
     pub(crate) fn utf8(&mut self, part: Part, text: &[u8]) -> bool {
         if text.is_empty() {
             return false;
         }
-        let start = self.buf.len();
-        let escapes = crate::json::append(text, self.buf);
+        let start = self.at;
+        let zero = self.append(text);
         self.part(part, start);
-        escapes
+        zero
     }
 
-    /// Fills up, and notes the length. To whole words would do; but the check value is taken of sixteen bytes at a time, and slowly of a rest.
-    #[inline]
-    pub(crate) fn end(self) {
-        let len = self.buf.len().next_multiple_of(16);
-        self.buf.extend_from_slice(&[0; 16]);
-        self.buf.truncate(len);
-        put(self.buf, LEN, u32::try_from(len).unwrap_or(0).to_le_bytes());
+    /// The context as members that are opened later (see `members`), and how many bytes they may have as JSON but for escapes. `None` if `write` gave up.
+    #[inline(always)]
+    pub(crate) fn members(&mut self, write: impl FnOnce(&mut Self) -> bool) -> Option<usize> {
+        let start = self.at;
+        if !write(self) {
+            return None;
+        }
+        put(self.room, KIND, [MEMBERS]);
+        self.part(Part::Context, start);
+        // A member's head is longer than its quotes, colon and comma; but the brackets count.
+        Some(self.at - start + 2)
     }
+
+    /// Goes back to where the context begins, behind so many bytes of texts, with room for so many bytes of parts in the same buffer.
+    #[cold]
+    pub(crate) fn again(buf: &'b mut Vec<u8>, texts: usize, parts: usize) -> Self {
+        if buf.get(KIND) == Some(&MEMBERS) {
+            put(buf, KIND, [0]);
+        }
+        if buf.len() < HEAD + parts + SLACK {
+            grow(buf, HEAD + parts + SLACK);
+        }
+        Self { room: buf, at: HEAD + texts }
+    }
+
+    /// Whether so many bytes have room.
+    #[inline(always)]
+    pub(crate) fn has_room(&self, len: usize) -> bool {
+        self.at + len + SLACK <= self.room.len()
+    }
+
+    /// Eight bytes of a member.
+    #[inline(always)]
+    pub(crate) fn word(&mut self, word: u64) {
+        put(self.room, self.at, word.to_le_bytes());
+        self.at += 8;
+    }
+
+    #[inline(always)]
+    fn part(&mut self, part: Part, start: usize) {
+        let len = u32::try_from(self.at - start).unwrap_or(0);
+        put(self.room, LENGTHS + 4 * part as usize, len.to_le_bytes());
+    }
+
+    /// Appends bytes as they are. True if there may be a NUL among them.
+    #[inline(always)]
+    pub(crate) fn append(&mut self, b: &[u8]) -> bool {
+        let at = self.at;
+        self.at += b.len();
+        match (b.first_chunk(), b.last_chunk()) {
+            (Some(first), Some(last)) if b.len() <= 16 => {
+                // The two overlap, and where they do they agree.
+                put(self.room, at, *first);
+                put(self.room, at + b.len() - 8, *last);
+                has_zero(u64::from_le_bytes(*first)) || has_zero(u64::from_le_bytes(*last))
+            }
+            (Some(_), _) => self.append_long(at, b),
+            _ => {
+                let word = text::word(b);
+                put(self.room, at, word.to_le_bytes());
+                has_zero(word | text::FILL << (8 * b.len() as u32))
+            }
+        }
+    }
+
+    /// The same of bytes whose first eight are known as a number.
+    #[inline(always)]
+    pub(crate) fn append_known(&mut self, b: &[u8], word: u64) {
+        if b.len() <= 8 {
+            put(self.room, self.at, word.to_le_bytes());
+            self.at += b.len();
+        } else {
+            self.append(b);
+        }
+    }
+
+    #[inline(never)]
+    fn append_long(&mut self, at: usize, b: &[u8]) -> bool {
+        if let Some(place) = self.room.get_mut(at..at + b.len()) {
+            place.copy_from_slice(b);
+        }
+        let (words, rest) = b.as_chunks();
+        // Without a way out early: so several words are looked at together.
+        words.iter().fold(0, |m, w| m | zeros(u64::from_le_bytes(*w))) != 0 || rest.contains(&0)
+    }
+
+    /// Fills up, notes the length and returns it; `None` if the room was too short, which is a mistake of whoever said how much there would be. To whole words
+    /// would do; but the check value is taken of sixteen bytes at a time, and slowly of a rest.
+    #[inline(always)]
+    pub(crate) fn end(self) -> Option<usize> {
+        let len = self.at.next_multiple_of(16);
+        // Whatever did not fit before leaves no room here.
+        self.room.get_mut(self.at..self.at + SLACK / 2)?.copy_from_slice(&[0; SLACK / 2]);
+        put(self.room, LEN, u32::try_from(len).unwrap_or(0).to_le_bytes());
+        Some(len)
+    }
+}
+
+#[cold]
+fn grow(buf: &mut Vec<u8>, room: usize) {
+    buf.resize(room.max(1024).next_power_of_two(), 0);
+}
+
+/// High bits are set where bytes are zero. (It may also mark a byte above one that is; never one alone.)
+#[inline(always)]
+fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080
+}
+
+#[inline(always)]
+fn has_zero(word: u64) -> bool {
+    zeros(word) != 0
 }
 
 /// CRC-32 of what stands behind number and identity, without the check value itself. Taken before the critical section.
@@ -313,7 +423,7 @@ impl<'a> Entry<'a> {
         Outcome::ALL.get(usize::from(self.byte(OUTCOME)).checked_sub(1)?).copied()
     }
     pub(crate) fn is_own(&self) -> bool {
-        self.byte(OWN) == 1
+        self.byte(KIND) == OWN
     }
     pub(crate) fn observers(&self) -> ObserverSet {
         ObserverSet(u64::from_le_bytes(get(self.bytes, OBSERVERS)))
@@ -342,8 +452,27 @@ impl<'a> Entry<'a> {
         let (addresses, _) = self.bytes_of(Part::Stack)?.as_chunks();
         Some(addresses.iter().copied().map(u64::from_le_bytes))
     }
+    /// Appends the entry with its context as JSON, which `json` makes of members that are not yet opened. Its check value is no longer one.
+    pub(crate) fn open_into(&self, out: &mut Vec<u8>, json: impl FnOnce(&[u8], &mut Vec<u8>)) {
+        let (start, context) = (out.len(), self.place_of(Part::Context));
+        let Some(context) = context.filter(|_| self.byte(KIND) == MEMBERS) else {
+            return out.extend_from_slice(self.bytes);
+        };
+        let part = |range| self.bytes.get(range).unwrap_or_default();
+        out.extend_from_slice(part(0..context.start));
+        json(part(context.clone()), out);
+        let len = out.len() - start - context.start;
+        out.extend_from_slice(part(context.end..self.bytes.len()));
+        out.resize(start + (out.len() - start).next_multiple_of(16), 0);
+        let entry = out.get_mut(start..).unwrap_or_default();
+        let whole = entry.len();
+        put(entry, LEN, u32::try_from(whole).unwrap_or(0).to_le_bytes());
+        put(entry, LENGTHS + 4 * Part::Context as usize, u32::try_from(len).unwrap_or(0).to_le_bytes());
+        put(entry, KIND, [0]);
+    }
     /// All texts, in the order of [`Part`]: one walk, for those who need most of them.
     pub(crate) fn texts(&self) -> [Option<&'a str>; TEXTS] {
+        debug_assert!(self.byte(KIND) != MEMBERS, "the members are not opened");
         let (mut texts, mut at) = ([None; TEXTS], HEAD);
         let (lengths, _) = self.bytes.get(LENGTHS..HEAD).unwrap_or_default().as_chunks();
         for (text, len) in texts.iter_mut().zip(lengths) {
@@ -362,13 +491,17 @@ impl<'a> Entry<'a> {
         std::str::from_utf8(self.bytes_of(part)?).ok()
     }
     fn bytes_of(&self, part: Part) -> Option<&'a [u8]> {
+        debug_assert!(part != Part::Context || self.byte(KIND) != MEMBERS, "the members are not opened");
+        self.bytes.get(self.place_of(part)?)
+    }
+    fn place_of(&self, part: Part) -> Option<std::ops::Range<usize>> {
         let len = |i: usize| u32::from_le_bytes(get(self.bytes, LENGTHS + 4 * i));
         let mine = len(part as usize);
         if mine == ABSENT {
             return None;
         }
         let before: usize = (0..part as usize).map(len).filter(|l| *l != ABSENT).map(|l| l as usize).sum();
-        self.bytes.get(HEAD + before..HEAD + before + mine as usize)
+        Some(HEAD + before..HEAD + before + mine as usize)
     }
 }
 
@@ -381,13 +514,14 @@ mod tests {
     fn both_ways_to_the_check_value_agree_and_every_byte_counts() {
         for len in 1..40 {
             let mut entry = Vec::new();
-            let mut w = EntryWriter::begin(&mut entry);
+            let mut w = EntryWriter::begin(&mut entry, len);
             w.head(Level::Warn, Some(ActorType::User), Some(Outcome::Failure), 1_795_000_000, 120_000_000);
             let t = TraceContext { trace_id: [3; 16], span_id: [4; 8], flags: 1, remote: true, trace_state: "a=b" };
             w.carrier(Some(&t), ObserverSet(1 << 63));
             w.text(Part::Event, Some(&"e".repeat(len)));
-            w.end();
-            assert!(entry.len().is_multiple_of(8));
+            let end = w.end().unwrap();
+            assert!(end.is_multiple_of(8));
+            entry.truncate(end);
             let before = entry.clone();
             let sum = check(&mut entry);
             put(&mut entry, CHECK, [0; 4]);

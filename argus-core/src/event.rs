@@ -15,6 +15,8 @@ pub(crate) struct Field<'a> {
 }
 
 const INLINE: usize = 4;
+/// A constant, so that it is copied whole: what the compiler puts together of parts it reads back before they have left the processor.
+const EMPTY: [Field<'static>; INLINE] = [Field { key: Key::EMPTY, value: Value::ABSENT }; INLINE];
 
 /// A fact to be recorded.
 ///
@@ -70,7 +72,7 @@ impl<'a> AuditEvent<'a> {
             at: None,
             context: &[],
             used: 0,
-            inline: [Field { key: Key::new(""), value: Value::ABSENT }; INLINE],
+            inline: EMPTY,
             more: Vec::new(),
         }
     }
@@ -240,7 +242,14 @@ impl<'a> AuditEvent<'a> {
         self.context.len() + usize::from(self.used) + self.more.len()
     }
 
-    /// The context member `n` where it stands ready in the event itself, as most do.
+    /// The context members where all stand ready in the event itself, as they mostly do.
+    #[inline(always)]
+    pub(crate) fn ready_members(&self) -> Option<&[Field<'a>]> {
+        let ready = self.context.is_empty() && self.more.is_empty();
+        self.inline.get(..usize::from(self.used)).filter(|_| ready)
+    }
+
+    /// The context member `n` where it stands ready in the event itself.
     #[inline(always)]
     pub(crate) fn ready_member(&self, n: usize) -> Option<&Field<'a>> {
         let ready = if self.context.is_empty() { usize::from(self.used) } else { 0 };
@@ -255,6 +264,6 @@ impl<'a> AuditEvent<'a> {
         }
         let inline = n - self.context.len();
         let field = self.inline.get(inline).or_else(|| self.more.get(inline - INLINE));
-        field.copied().unwrap_or(Field { key: Key::new(""), value: Value::ABSENT })
+        field.copied().unwrap_or(Field { key: Key::EMPTY, value: Value::ABSENT })
     }
 }

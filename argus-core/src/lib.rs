@@ -124,6 +124,7 @@ mod level;
 mod line;
 mod location;
 mod logger;
+mod members;
 mod observers;
 mod pending;
 mod queue;

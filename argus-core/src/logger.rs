@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::accept::{self, Rules};
 use crate::config::{self, AuditConfig};
-use crate::core::Core;
+use crate::core::{Accepted, Core};
 use crate::error::{AuditError, ErrorKind, OpenError, TrailError};
 use crate::event::AuditEvent;
 use crate::health::Health;
@@ -159,8 +159,7 @@ impl AuditLogger {
             .map_err(|e| TrailError::new(ErrorKind::Config, "the configured context cannot be recorded").because(e))?;
         let constant =
             crate::json::escaped_len(&identity.original_output_file) + crate::json::escaped_len(&identity.process_name);
-        let rules =
-            Rules { component: config.component.clone(), context, redaction: config.redaction.clone(), constant };
+        let rules = Rules::new(config.component.clone(), context, config.redaction.clone(), constant);
         let redirected = location.as_ref().is_some_and(|l| l.redirected);
         let core = Arc::new(Core::new(config, rules, writer));
 
@@ -297,12 +296,18 @@ impl AuditSink for AuditLogger {
 
     #[inline]
     fn submit(&self, event: &AuditEvent<'_>, carrier: &Carrier<'_>) -> Result<Option<RecordId>, AuditError> {
-        Ok(self.core.submit(event, carrier, false)?.map(|(id, _)| id))
+        let mut accepted = Accepted::default();
+        match self.core.submit(event, carrier, false, &mut accepted) {
+            Ok(true) => Ok(Some(accepted.id)),
+            Ok(false) => Ok(None),
+            Err(e) => Err(*e),
+        }
     }
 
     fn submit_durable(&self, event: &AuditEvent<'_>, carrier: &Carrier<'_>) -> Result<Pending, AuditError> {
-        let pending = self.core.submit(event, carrier, true)?.and_then(|(_, pending)| pending);
-        Ok(pending.unwrap_or_else(|| Pending::ready(Err(AuditError::Filtered))))
+        let mut accepted = Accepted::default();
+        self.core.submit(event, carrier, true, &mut accepted).map_err(|e| *e)?;
+        Ok(accepted.pending.unwrap_or_else(|| Pending::ready(Err(AuditError::Filtered))))
     }
 
     fn subscribe(&self, observer: Arc<dyn CommitObserver>) -> Result<ObserverId, AuditError> {

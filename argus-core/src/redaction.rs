@@ -119,7 +119,7 @@ pub(crate) struct Ending {
 
 impl Ending {
     /// Tells nothing: its bits are always set.
-    const ANY: Self = Self { pair: PAIRS as u16 - 1, three: ENDINGS as u16 };
+    pub(crate) const ANY: Self = Self { pair: PAIRS as u16 - 1, three: ENDINGS as u16 };
 
     #[inline(always)]
     pub(crate) fn of(key: &str) -> Self {

@@ -265,6 +265,13 @@ impl Writer {
                 state.sleeping = false;
             }
             if timeout.timed_out() {
+                while state.queue.is_empty()
+                    && let Some(memory) = state.queue.shrink()
+                {
+                    drop(state);
+                    drop(memory);
+                    state = core.lock();
+                }
                 // Time to look after rows of other programs.
                 break;
             }
@@ -372,10 +379,13 @@ impl Writer {
         }
     }
 
-    /// Takes secrets out by their shape: from here on nobody sees them.
+    /// Opens what was taken from the queue, and takes secrets out by their shape: from here on nobody sees them.
     fn withhold(&self, chunks: &mut [Chunk]) {
-        if let Ok(shapes) = self.core.rules.redaction.compiled() {
-            chunks.iter_mut().for_each(|c| shapes.chunk(c.bytes_mut()));
+        let shapes = self.core.rules.redaction.compiled().ok();
+        for opened in chunks.iter_mut().map(Chunk::open) {
+            if let Some(shapes) = shapes {
+                shapes.chunk(opened);
+            }
         }
     }
 

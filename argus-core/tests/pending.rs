@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use argus_core::{
-    AuditConfig, AuditEvent, AuditLogger, AuditReader, AuditSink, AuditSinkExt, ErrorKind, Filter, PendingRecords,
-    QueueKind, Record, TrailFiles,
+    AuditConfig, AuditEvent, AuditLogger, AuditReader, AuditSink, AuditSinkExt, ErrorKind, Filter, Overflow,
+    PendingRecords, QueueKind, Record, TrailFiles,
 };
 use common::{Dir, assert_ok, child, close, open, part, records, snapshot, sql};
 
@@ -136,7 +136,8 @@ fn each_record_is_seen_once_at_every_look_while_a_busy_writer_is_stalled_and_goe
     let dir = Dir::new();
     for (path, stalls) in dir.both().into_iter().zip([true, false]) {
         // Small segments, so that they are used again under the reader.
-        let logger = AuditLogger::open(AuditConfig::new(&path).queue_bytes(4 << 20)).unwrap();
+        let config = AuditConfig::new(&path).queue_bytes(4 << 20);
+        let logger = AuditLogger::open(config.overflow(Overflow::Block { timeout: common::WAIT })).unwrap();
         let reader = AuditReader::open(&path).unwrap();
         let (told, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let conn = stalls.then(|| sql(&path));
@@ -248,7 +249,7 @@ fn journals_that_cannot_be_read_are_told_and_never_an_error() {
         (0..n).fold(8192, |at, _| at + len(at)) as u64
     }
     let cases: BTreeMap<&str, (Spoil, ErrorKind, u64)> = BTreeMap::from([
-        ("a newer version", ((|p| write(p, 8, 2)) as Spoil, ErrorKind::NewerVersion, 0)),
+        ("a newer version", ((|p| write(p, 8, 3)) as Spoil, ErrorKind::NewerVersion, 0)),
         ("a damaged header", (|p| write(p, 41, 0), ErrorKind::Damaged, 0)),
         // Of the five entries.
         ("a damaged entry", (|p| write(p, entry(p, 2) + 30, 0xee), ErrorKind::Damaged, 2)),

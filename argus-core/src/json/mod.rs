@@ -4,11 +4,11 @@
 mod number;
 mod parse;
 mod serialize;
-mod text;
+pub(crate) mod text;
 mod writer;
 
 pub(crate) use parse::{is_canonical, object_members, unescape};
-pub(crate) use text::{Key, append, escape_into, escaped_len, is_behind, utf16_cmp, write_u64};
+pub(crate) use text::{Key, escape_into, escaped_len, is_behind, quote_into, utf16_cmp, write_u64};
 pub use writer::JsonWriter;
 pub(crate) use writer::{Scratch, Source};
 

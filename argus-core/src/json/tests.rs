@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::text::append;
 use super::*;
 use crate::redaction::Redaction;
 

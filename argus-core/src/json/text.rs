@@ -9,7 +9,7 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 const LOW: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 /// Letters that need nothing.
-const FILL: u64 = LOW * b'a' as u64;
+pub(crate) const FILL: u64 = LOW * b'a' as u64;
 
 /// What stands in a text.
 #[derive(Clone, Copy, Default)]
@@ -58,7 +58,7 @@ fn escapes_in(word: u64) -> u64 {
 
 /// The first eight bytes as a number, the first of them the least significant, shorter texts filled up with zeros.
 #[inline(always)]
-fn word(b: &[u8]) -> u64 {
+pub(crate) fn word(b: &[u8]) -> u64 {
     if let Some(first) = b.first_chunk() {
         return u64::from_le_bytes(*first);
     }
@@ -108,7 +108,7 @@ fn scan(s: &[u8]) -> Marks {
 
 /// Appends a text as it is; true if any of it needs an escape in JSON.
 #[inline(always)]
-pub(crate) fn append(b: &[u8], out: &mut Vec<u8>) -> bool {
+pub(super) fn append(b: &[u8], out: &mut Vec<u8>) -> bool {
     if b.len() > 8 {
         return append_long(b, out);
     }
@@ -135,7 +135,7 @@ pub(crate) fn escape_into(s: &str, out: &mut Vec<u8>) {
 
 /// Appends `s` as a canonical JSON string.
 #[inline(always)]
-pub(super) fn quote_into(s: &str, out: &mut Vec<u8>) {
+pub(crate) fn quote_into(s: &str, out: &mut Vec<u8>) {
     let b = s.as_bytes();
     if b.len() <= 8 {
         let word = word(b);
@@ -165,10 +165,14 @@ pub(crate) struct Key<'a> {
     /// ASCII without escapes: its bytes order as its UTF-16 does.
     pub(super) plain: bool,
     /// Argus's own.
-    pub(super) reserved: bool,
+    pub(crate) reserved: bool,
 }
 
 impl<'a> Key<'a> {
+    /// What `new("")` is, worked out.
+    pub(crate) const EMPTY: Key<'static> =
+        Key { text: "", prefix: 0, ending: Ending::ANY, escapes: false, plain: true, reserved: false };
+
     #[inline(always)]
     pub(crate) fn new(text: &'a str) -> Self {
         let b = text.as_bytes();
@@ -182,6 +186,18 @@ impl<'a> Key<'a> {
             plain: marks.plain(),
             reserved: text.starts_with(RESERVED),
         }
+    }
+
+    /// The first eight bytes, the first of them the least significant.
+    #[inline(always)]
+    pub(crate) fn word(&self) -> u64 {
+        self.prefix.swap_bytes()
+    }
+
+    /// Whether it is the same name.
+    #[inline(always)]
+    pub(crate) fn is(&self, other: &Key<'_>) -> bool {
+        self.prefix == other.prefix && self.text == other.text
     }
 
     /// Appends the name and its colon, and a comma before it unless it is the first.

@@ -1,4 +1,4 @@
-//! The queue as plain memory: chunks of 64 KiB, reused. Where no journal can be, and for trails in memory.
+//! The queue as plain memory: chunks of 64 KiB, reused: fresh memory costs a caller more than all else that he does. Where no journal can be, and for trails in memory.
 
 use std::collections::VecDeque;
 
@@ -7,10 +7,21 @@ use super::Room;
 /// Size of a chunk, but less than a small bound, so that what one holds is never the whole queue; one larger entry gets a chunk of its own.
 const CHUNK: usize = 64 << 10;
 
+/// Spare chunks that are kept in any case.
+const SPARE: usize = 4;
+/// So many chunks go through before it is known which of the spare ones were not needed.
+const PERIOD: usize = 256;
+
 #[derive(Debug)]
 pub(crate) struct MemoryQueue {
     chunks: VecDeque<Vec<u8>>,
     spare: Vec<Vec<u8>>,
+    /// Fewest spare chunks in this period: so many were not needed.
+    fewest: usize,
+    /// Chunks released in this period.
+    released: usize,
+    /// Spare chunks that were not needed in the last period: one goes with each that is released.
+    surplus: usize,
     chunk: usize,
     bytes: usize,
     limit: usize,
@@ -19,7 +30,7 @@ pub(crate) struct MemoryQueue {
 impl MemoryQueue {
     pub(crate) fn new(limit: usize) -> Self {
         let chunk = CHUNK.min(limit / 8).max(1024);
-        Self { chunks: VecDeque::new(), spare: Vec::new(), chunk, bytes: 0, limit }
+        Self { chunks: VecDeque::new(), spare: Vec::new(), fewest: 0, released: 0, surplus: 0, chunk, bytes: 0, limit }
     }
 
     /// Whether an entry of `len` bytes could be appended now, and leave so much free.
@@ -46,6 +57,7 @@ impl MemoryQueue {
             Some(c) if c.capacity() - c.len() >= entry.len() => c.extend_from_slice(entry),
             _ => {
                 let mut chunk = self.spare.pop().unwrap_or_default();
+                self.fewest = self.fewest.min(self.spare.len());
                 chunk.extend_from_slice(entry);
                 self.chunks.push_back(chunk);
             }
@@ -60,10 +72,25 @@ impl MemoryQueue {
     /// Gives back a chunk whose entries are committed or abandoned.
     pub(crate) fn release(&mut self, mut chunk: Vec<u8>) {
         self.bytes -= chunk.len();
-        if self.spare.len() < 4 && chunk.capacity() == self.chunk {
-            chunk.clear();
-            self.spare.push(chunk);
+        self.released += 1;
+        if self.released == PERIOD {
+            (self.released, self.surplus) = (0, self.fewest.saturating_sub(SPARE));
+            self.fewest = self.spare.len();
         }
+        if chunk.capacity() != self.chunk {
+            return;
+        }
+        if self.surplus > 0 {
+            self.surplus -= 1;
+            return;
+        }
+        chunk.clear();
+        self.spare.push(chunk);
+    }
+
+    /// Nothing was queued for a while. Lets go of a spare chunk; `None` if there are no more than are kept.
+    pub(crate) fn shrink(&mut self) -> Option<Vec<u8>> {
+        if self.spare.len() > SPARE { self.spare.pop() } else { None }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -76,5 +103,40 @@ impl MemoryQueue {
 
     pub(crate) fn limit(&self) -> usize {
         self.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fills a queue with `n` chunks, and takes them all out again.
+    fn burst(q: &mut MemoryQueue, n: usize) -> usize {
+        let (entry, mut allocated) = (vec![1; CHUNK / 4], 0);
+        for _ in 0..4 * n {
+            if let Room::Chunk(len) = q.room(entry.len(), 0) {
+                allocated += 1;
+                q.supply(Vec::with_capacity(len));
+            }
+            q.push(&entry);
+        }
+        while let Some(chunk) = q.take() {
+            q.release(chunk);
+        }
+        assert!(q.is_empty() && q.bytes() == 0);
+        allocated
+    }
+
+    #[test]
+    fn what_a_burst_allocated_serves_the_next_one_and_goes_when_none_comes() {
+        let mut q = MemoryQueue::new(64 << 20);
+        assert_eq!((burst(&mut q, 40), burst(&mut q, 40), q.spare.len()), (40, 0, 40));
+        // Small ones need little of it.
+        for _ in 0..4 * PERIOD {
+            assert_eq!(burst(&mut q, 1), 0);
+        }
+        assert_eq!(q.spare.len(), SPARE + 1);
+        assert_eq!(burst(&mut q, 20), 20 - SPARE - 1);
+        assert_eq!(std::iter::from_fn(|| q.shrink()).count(), 20 - SPARE);
     }
 }

@@ -8,6 +8,8 @@ mod leftovers;
 mod memory;
 pub(crate) mod segment;
 
+use crate::entry::entries;
+use crate::members;
 use journal::JournalQueue;
 use memory::MemoryQueue;
 use segment::Span;
@@ -26,8 +28,9 @@ pub(crate) enum Room {
 /// A run of entries that the writer has taken.
 #[derive(Debug)]
 pub(crate) enum Chunk {
-    Memory(Vec<u8>),
-    /// Stands in a segment, whose number this is; the copy is what the writer has changed.
+    /// The copy is what the writer has changed.
+    Memory(Vec<u8>, Option<Vec<u8>>),
+    /// Stands in a segment, whose number this is; with the writer's copy, too.
     Mapped(Span, u64, Option<Vec<u8>>),
     /// Records of Argus itself that never were in the queue.
     Own(Vec<u8>),
@@ -36,17 +39,24 @@ pub(crate) enum Chunk {
 impl Chunk {
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
-            Chunk::Memory(b) | Chunk::Own(b) => b,
-            Chunk::Mapped(_, _, Some(copy)) => copy,
+            Chunk::Memory(_, Some(copy)) | Chunk::Mapped(_, _, Some(copy)) => copy,
+            Chunk::Memory(b, None) | Chunk::Own(b) => b,
             Chunk::Mapped(span, ..) => span.bytes(),
         }
     }
 
-    /// The entries, to be changed in place. A journal stays as it is: it is copied.
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+    /// Opens the entries: from here on their contexts are JSON. What the queue counts stays as it is, and what a journal holds.
+    pub(crate) fn open(&mut self) -> &mut [u8] {
+        let opened = |bytes: &[u8]| {
+            let mut copy = Vec::with_capacity(bytes.len() + bytes.len() / 8);
+            entries(bytes).for_each(|e| members::open_into(e, &mut copy));
+            copy
+        };
         match self {
-            Chunk::Memory(b) | Chunk::Own(b) => b,
-            Chunk::Mapped(span, _, copy) => copy.get_or_insert_with(|| span.bytes().to_vec()),
+            // Argus's own are written opened.
+            Chunk::Own(bytes) => bytes,
+            Chunk::Memory(bytes, copy) => copy.get_or_insert_with(|| opened(bytes)),
+            Chunk::Mapped(span, _, copy) => copy.get_or_insert_with(|| opened(span.bytes())),
         }
     }
 }
@@ -112,7 +122,7 @@ impl Queue {
     /// Takes the oldest entries. Their bytes count as queued until `release`.
     pub(crate) fn take(&mut self) -> Option<Chunk> {
         match self {
-            Queue::Memory(q) => q.take().map(Chunk::Memory),
+            Queue::Memory(q) => q.take().map(|bytes| Chunk::Memory(bytes, None)),
             Queue::Journal(q) => q.take().map(|(span, segment)| Chunk::Mapped(span, segment, None)),
         }
     }
@@ -120,9 +130,17 @@ impl Queue {
     /// Gives back entries that are committed or abandoned.
     pub(crate) fn release(&mut self, chunk: Chunk) {
         match (self, chunk) {
-            (Queue::Memory(q), Chunk::Memory(bytes)) => q.release(bytes),
+            (Queue::Memory(q), Chunk::Memory(bytes, _)) => q.release(bytes),
             (Queue::Journal(q), Chunk::Mapped(span, segment, _)) => q.release(span, segment),
             _ => {}
+        }
+    }
+
+    /// Nothing was queued for a while: lets go of memory, piece by piece.
+    pub(crate) fn shrink(&mut self) -> Option<Vec<u8>> {
+        match self {
+            Queue::Memory(q) => q.shrink(),
+            Queue::Journal(_) => None,
         }
     }
 

@@ -7,6 +7,7 @@ use super::left::{Files, Segment};
 use crate::entry::{Entry, Next, next_checked};
 use crate::error::{ErrorKind, TrailError};
 use crate::id::WriterId;
+use crate::members;
 use crate::queue::files::HEADER;
 use crate::spill::file::Lines;
 use crate::spill::line::{self, Buffers};
@@ -35,7 +36,9 @@ impl Journal<'_> {
                     self.fresh = false;
                     self.rest = rest;
                     self.next = e.writer_seq() + 1;
-                    return Some((e.writer_seq(), e.bytes().to_vec()));
+                    let mut opened = Vec::with_capacity(e.bytes().len() + 64);
+                    members::open_into(e, &mut opened);
+                    return Some((e.writer_seq(), opened));
                 }
                 Next::End => {
                     self.rest = self.segments.get(self.begun)?.bytes.get(HEADER..).unwrap_or_default();

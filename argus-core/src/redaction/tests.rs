@@ -233,13 +233,13 @@ mod properties {
             let (rules, mut chunk) = (shapes(), Vec::new());
             for t in &texts {
                 let mut entry = Vec::new();
-                let mut w = EntryWriter::begin(&mut entry);
+                let mut w = EntryWriter::begin(&mut entry, 10 + 8 * t.len());
                 w.text(Part::Event, Some("e"));
                 w.text(Part::Context, Some(&serde_json::json!({ "t": t }).to_string()));
                 w.text(Part::UserAgent, Some(t));
                 w.text(Part::Action, Some("a"));
-                w.end();
-                chunk.extend_from_slice(&entry);
+                let len = w.end().unwrap();
+                chunk.extend_from_slice(&entry[..len]);
             }
             let len = chunk.len();
             rules.chunk(&mut chunk);

@@ -155,7 +155,7 @@ pub(crate) fn parse(text: &str, writer: WriterId, buffers: &mut Buffers, out: &m
         remote: carrier.remote,
         trace_state: &carrier.trace_state,
     });
-    let mut w = EntryWriter::begin(&mut buffers.entry);
+    let mut w = EntryWriter::begin(&mut buffers.entry, text.len());
     let actor = f.actor_type.and_then(|a| a.parse::<ActorType>().ok());
     let outcome = f.outcome.and_then(|o| o.parse::<Outcome>().ok());
     w.head(level, actor, outcome, secs, nanos);
@@ -175,10 +175,11 @@ pub(crate) fn parse(text: &str, writer: WriterId, buffers: &mut Buffers, out: &m
     w.text(Part::Action, f.action);
     w.text(Part::TraceState, trace.map(|t| t.trace_state));
     w.named_stack(f.stack);
-    w.end();
-    let check = entry::check(&mut buffers.entry);
-    entry::number(&mut buffers.entry, f.writer_seq, RecordId(id.0), check);
-    out.extend_from_slice(&buffers.entry);
+    let len = w.end().ok_or("its texts are longer than its line")?;
+    let entry = buffers.entry.get_mut(..len).unwrap_or_default();
+    let check = entry::check(entry);
+    entry::number(entry, f.writer_seq, RecordId(id.0), check);
+    out.extend_from_slice(entry);
     Ok(f.writer_seq)
 }
 
@@ -193,7 +194,7 @@ mod tests {
 
     fn one(full: bool) -> Vec<u8> {
         let mut e = Vec::new();
-        let mut w = EntryWriter::begin(&mut e);
+        let mut w = EntryWriter::begin(&mut e, 200);
         w.head(Level::Warn, full.then_some(ActorType::User), full.then_some(Outcome::Failure), 1_700_000_000, 12_345);
         let t = TraceContext { trace_id: [3; 16], span_id: [4; 8], flags: 1, remote: true, trace_state: "a=b" };
         w.carrier(full.then_some(&t), ObserverSet(if full { 1 << 63 } else { 0 }));
@@ -210,7 +211,8 @@ mod tests {
             w.text(Part::TraceState, Some("a=b"));
             w.named_stack(Some("f (a.rs:1)\ng (b.rs:2)"));
         }
-        w.end();
+        let len = w.end().unwrap();
+        e.truncate(len);
         let check = entry::check(&mut e);
         let mut id = [0x71; 16];
         id[8] = 0x81;

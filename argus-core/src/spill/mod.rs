@@ -463,8 +463,11 @@ impl Spiller {
     }
 
     fn write_chunks(&mut self, mut chunks: Vec<Chunk>) {
-        if let Ok(shapes) = self.core.rules.redaction.compiled() {
-            chunks.iter_mut().for_each(|c| shapes.chunk(c.bytes_mut()));
+        let shapes = self.core.rules.redaction.compiled().ok();
+        for opened in chunks.iter_mut().map(Chunk::open) {
+            if let Some(shapes) = shapes {
+                shapes.chunk(opened);
+            }
         }
         self.prepare(&chunks);
         let written = self.append();

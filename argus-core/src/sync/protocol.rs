@@ -58,7 +58,7 @@ fn folder() -> tempfile::TempDir {
 impl Logger {
     /// Starts the threads as `AuditLogger` does.
     fn start(config: AuditConfig, journal: bool) -> Self {
-        let rules = Rules { redaction: Redaction::none(), ..Rules::empty() };
+        let rules = Rules::empty();
         let writer = WriterId::random();
         let (queue_bytes, spills) = (config.queue_bytes, config.overflow == Overflow::Spill);
         let core = Arc::new(Core::new(config, rules, writer));
@@ -150,7 +150,9 @@ impl Logger {
 
 fn log(core: &Core, n: u64, ack: bool) -> Result<Option<Pending>, AuditError> {
     let event = AuditEvent::info("e").with("n", n);
-    Ok(core.submit(&event, &Carrier::default(), ack)?.and_then(|(_, pending)| pending))
+    let mut accepted = Accepted::default();
+    core.submit(&event, &Carrier::default(), ack, &mut accepted).map_err(|e| *e)?;
+    Ok(accepted.pending)
 }
 
 fn stored(trail: &MemoryTrail, n: u64) -> bool {

@@ -323,7 +323,7 @@ impl Shared {
     /// Whether the rules of the format allow the event, with room for what the sink adds.
     fn fits(&self, event: &AuditEvent<'_>) -> bool {
         let redaction = self.config.audit.redaction.clone();
-        let rules = Rules { redaction, constant: SINK_ADDS, ..Rules::empty() };
+        let rules = Rules::new(String::new(), Vec::new(), redaction, SINK_ADDS);
         let call = Call {
             now: crate::time::split(self.config.audit.clock.now()),
             trace: None,

@@ -14,6 +14,7 @@ use super::spool::Spool;
 use crate::entry::{Next, next_checked};
 use crate::error::{ErrorKind, TrailError};
 use crate::id::WriterId;
+use crate::members;
 use crate::queue::files::{self, HEADER, Header, Owner};
 
 /// No segment is longer.
@@ -209,11 +210,13 @@ fn contents(
             continue;
         }
         let (begin, mut rest) = (spool.len(), buf.get(HEADER..).unwrap_or_default());
-        let mut numbers: Option<(u64, u64)> = None;
+        let (mut numbers, mut opened): (Option<(u64, u64)>, _) = (None, Vec::new());
         loop {
             match next_checked(rest) {
                 Next::Entry(e, more) if numbers.is_none_or(|n| n.1 == e.writer_seq()) => {
-                    spool.push(e.bytes())?;
+                    opened.clear();
+                    members::open_into(e, &mut opened);
+                    spool.push(&opened)?;
                     let next = e.writer_seq().saturating_add(1);
                     numbers = Some((numbers.map_or(e.writer_seq(), |n| n.0), next));
                     rest = more;
@@ -308,9 +311,10 @@ mod tests {
         let mut bytes = Vec::new();
         for n in numbers {
             let mut e = Vec::new();
-            let mut w = EntryWriter::begin(&mut e);
+            let mut w = EntryWriter::begin(&mut e, 0);
             w.head(Level::Info, None, None, 0, 0);
-            w.end();
+            let len = w.end().unwrap();
+            e.truncate(len);
             let sum = check(&mut e);
             number(&mut e, n, RecordId([1; 16]), sum);
             bytes.extend(e);
