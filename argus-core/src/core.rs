@@ -266,6 +266,70 @@ impl Core {
         result
     }
 
+    /// Gets memory for the queue, or waits for room in it; until `deadline`, which the first call sets.
+    #[cold]
+    fn make_room<'s>(
+        &'s self,
+        mut state: MutexGuard<'s, State>,
+        room: Room,
+        caller: Caller,
+        deadline: &mut Option<Instant>,
+    ) -> Result<MutexGuard<'s, State>, Box<AuditError>> {
+        match room {
+            Room::Ok => {
+                let more = 2 * state.acks.len() + 64;
+                drop(state);
+                let mut larger = VecDeque::with_capacity(more);
+                state = self.lock();
+                if larger.capacity() > state.acks.capacity() {
+                    larger.append(&mut state.acks);
+                    std::mem::swap(&mut larger, &mut state.acks);
+                }
+                // What it was is freed without the lock.
+                drop(state);
+                drop(larger);
+                return Ok(self.lock());
+            }
+            Room::Chunk(n) => {
+                drop(state);
+                let chunk = Vec::with_capacity(n);
+                state = self.lock();
+                state.queue.supply(chunk);
+                return Ok(state);
+            }
+            Room::Full | Room::Segment => {}
+        }
+        let full = AuditError::Full { queued: state.queue.bytes(), limit: state.queue.limit() };
+        self.wake_keeper(&mut state);
+        let stuck = state.spill.store_since.is_some_and(|t| t.elapsed() > STUCK);
+        if room == Room::Full && (stuck || self.config.overflow == Overflow::Spill) {
+            self.request_spill(&mut state, || Cause::QueueFull);
+        }
+        let patience = match (self.config.overflow, caller) {
+            _ if thread::is_argus() => Duration::ZERO,
+            // There is room, as soon as it is made.
+            (Overflow::Reject, Caller::Direct) if room == Room::Segment => MAKING,
+            (Overflow::Reject, _) => Duration::ZERO,
+            (Overflow::Block { timeout }, Caller::Direct) => timeout,
+            (Overflow::Block { timeout }, Caller::Relay { max_wait }) => timeout.min(max_wait),
+            (Overflow::Spill, Caller::Direct) => SPILL_WAIT,
+            (Overflow::Spill, Caller::Relay { max_wait }) => SPILL_WAIT.min(max_wait),
+        };
+        let until = *deadline.get_or_insert_with(|| Instant::now() + patience.min(Duration::from_secs(86_400)));
+        let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else {
+            return Err(full.into());
+        };
+        // A store gets stuck while we wait, too.
+        let left = if state.spill.on && !state.spill.active { left.min(STUCK) } else { left };
+        state.waiting += 1;
+        if std::mem::take(&mut state.delaying) {
+            self.work.notify_one();
+        }
+        state = self.space.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
+        state.waiting -= 1;
+        Ok(state)
+    }
+
     /// The critical section: room, number, copy, publish.
     fn enqueue(
         &self,
@@ -278,62 +342,17 @@ impl Core {
         // Made before the lock, since making it allocates; its id follows.
         let waiter = ack.then(|| Waiter::new(self.mark.clone()));
         let check = if self.journal.load(Ordering::Relaxed) { entry::check(bytes) } else { 0 };
-        let mut deadline: Option<Instant> = None;
+        let mut deadline = None;
         let mut state = self.lock();
         loop {
             if state.closing.is_some() || state.closed {
                 return Err(AuditError::Closed.into());
             }
-            match state.queue.room(bytes.len()) {
-                Room::Ok if ack && state.acks.len() == state.acks.capacity() => {
-                    let more = 2 * state.acks.len() + 64;
-                    drop(state);
-                    let mut larger = VecDeque::with_capacity(more);
-                    state = self.lock();
-                    if larger.capacity() > state.acks.capacity() {
-                        larger.append(&mut state.acks);
-                        std::mem::swap(&mut larger, &mut state.acks);
-                    }
-                }
-                Room::Ok => break,
-                Room::Chunk(n) => {
-                    drop(state);
-                    let chunk = Vec::with_capacity(n);
-                    state = self.lock();
-                    state.queue.supply(chunk);
-                }
-                room @ (Room::Full | Room::Segment) => {
-                    let full = AuditError::Full { queued: state.queue.bytes(), limit: state.queue.limit() };
-                    self.wake_keeper(&mut state);
-                    let stuck = state.spill.store_since.is_some_and(|t| t.elapsed() > STUCK);
-                    if room == Room::Full && (stuck || self.config.overflow == Overflow::Spill) {
-                        self.request_spill(&mut state, || Cause::QueueFull);
-                    }
-                    let patience = match (self.config.overflow, caller) {
-                        _ if thread::is_argus() => Duration::ZERO,
-                        // There is room, as soon as it is made.
-                        (Overflow::Reject, Caller::Direct) if room == Room::Segment => MAKING,
-                        (Overflow::Reject, _) => Duration::ZERO,
-                        (Overflow::Block { timeout }, Caller::Direct) => timeout,
-                        (Overflow::Block { timeout }, Caller::Relay { max_wait }) => timeout.min(max_wait),
-                        (Overflow::Spill, Caller::Direct) => SPILL_WAIT,
-                        (Overflow::Spill, Caller::Relay { max_wait }) => SPILL_WAIT.min(max_wait),
-                    };
-                    let until =
-                        *deadline.get_or_insert_with(|| Instant::now() + patience.min(Duration::from_secs(86_400)));
-                    let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else {
-                        return Err(full.into());
-                    };
-                    // A store gets stuck while we wait, too.
-                    let left = if state.spill.on && !state.spill.active { left.min(STUCK) } else { left };
-                    state.waiting += 1;
-                    if std::mem::take(&mut state.delaying) {
-                        self.work.notify_one();
-                    }
-                    state = self.space.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
-                    state.waiting -= 1;
-                }
+            let room = state.queue.room(bytes.len());
+            if room == Room::Ok && !(ack && state.acks.len() == state.acks.capacity()) {
+                break;
             }
+            state = self.make_room(state, room, caller, &mut deadline)?;
         }
         state.last_seq += 1;
         let seq = state.last_seq;

@@ -31,28 +31,29 @@ const PARTS: usize = 11;
 /// The parts that are text.
 const TEXTS: usize = PARTS - 1;
 const LEN: usize = 0;
-const SEQ: usize = 4;
-const ID: usize = 12;
-const SECS: usize = 28;
-const NANOS: usize = 36;
-const LEVEL: usize = 40;
-const ACTOR: usize = 41;
-const OUTCOME: usize = 42;
-const TRACE: usize = 43;
-const FLAGS: usize = 44;
-const REMOTE: usize = 45;
+const CHECK: usize = 4;
+const SEQ: usize = 8;
+const ID: usize = 16;
+/// From here on the check value counts, in one run; number and identity, which are known late, are mixed into it.
+const SECS: usize = 32;
+const NANOS: usize = 40;
+const LEVEL: usize = 44;
+const ACTOR: usize = 45;
+const OUTCOME: usize = 46;
+const TRACE: usize = 47;
+const FLAGS: usize = 48;
+const REMOTE: usize = 49;
 /// Who made it, and how its context is written: nothing, or one of the following.
-const KIND: usize = 46;
+const KIND: usize = 50;
 /// Argus made it of itself.
 const OWN: u8 = 1;
 /// Its context is members that are not yet in order and not yet JSON.
 const MEMBERS: u8 = 2;
 /// The stack is names already: said only of entries that were read back from a pending file.
-const NAMED: usize = 47;
-const TRACE_ID: usize = 48;
-const SPAN_ID: usize = 64;
-const OBSERVERS: usize = 72;
-const CHECK: usize = 80;
+const NAMED: usize = 51;
+const TRACE_ID: usize = 52;
+const SPAN_ID: usize = 68;
+const OBSERVERS: usize = 76;
 const LENGTHS: usize = 84;
 /// Bytes before the texts.
 pub(crate) const HEAD: usize = LENGTHS + 4 * PARTS;
@@ -267,28 +268,15 @@ fn has_zero(word: u64) -> bool {
     zeros(word) != 0
 }
 
-/// CRC-32 of what stands behind number and identity, without the check value itself. Taken before the critical section.
-pub(crate) fn check(entry: &mut [u8]) -> u32 {
-    // What stands before the check value is moved up to what stands behind it: one run is much faster than two short ones.
-    let moved = SECS + (LENGTHS - CHECK);
-    let before: [u8; CHECK - SECS] = get(entry, SECS);
-    put(entry, moved, before);
+/// CRC-32 of what stands behind number and identity. Taken before the critical section.
+pub(crate) fn check(entry: &[u8]) -> u32 {
     let mut crc = FRESH.clone();
-    crc.update(entry.get(moved..).unwrap_or_default());
-    put(entry, SECS, before);
+    crc.update(entry.get(SECS..).unwrap_or_default());
     crc.finalize()
 }
 
 /// Has asked what the processor can do.
 static FRESH: LazyLock<crc32fast::Hasher> = LazyLock::new(crc32fast::Hasher::new);
-
-/// The same of an entry that must stay as it is.
-fn check_in_place(entry: &[u8]) -> u32 {
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(entry.get(SECS..CHECK).unwrap_or_default());
-    crc.update(entry.get(LENGTHS..).unwrap_or_default());
-    crc.finalize()
-}
 
 /// Gives an entry its number and identity, in the critical section; and with them the check value, of which `check` is the larger part.
 pub(crate) fn number(entry: &mut [u8], writer_seq: u64, id: RecordId, check: u32) {
@@ -380,7 +368,7 @@ pub(crate) fn next_checked(bytes: &[u8]) -> Next<'_> {
     match bytes.split_at_checked(len) {
         Some((head, rest)) if len >= HEAD && len.is_multiple_of(8) => {
             let entry = Entry { bytes: head };
-            let sum = mixed(check_in_place(head), entry.writer_seq(), entry.record_id());
+            let sum = mixed(check(head), entry.writer_seq(), entry.record_id());
             if sum.to_le_bytes() == get(head, CHECK) { Next::Entry(entry, rest) } else { Next::Torn }
         }
         _ => Next::Torn,
@@ -509,9 +497,8 @@ impl<'a> Entry<'a> {
 mod tests {
     use super::*;
 
-    /// Whoever reads takes the check value in two runs, as the format says, and whoever writes in one.
     #[test]
-    fn both_ways_to_the_check_value_agree_and_every_byte_counts() {
+    fn every_byte_counts_in_the_check_value() {
         for len in 1..40 {
             let mut entry = Vec::new();
             let mut w = EntryWriter::begin(&mut entry, len);
@@ -522,14 +509,11 @@ mod tests {
             let end = w.end().unwrap();
             assert!(end.is_multiple_of(8));
             entry.truncate(end);
-            let before = entry.clone();
-            let sum = check(&mut entry);
-            put(&mut entry, CHECK, [0; 4]);
-            assert_eq!(entry, before, "all else is as it was");
+            let sum = check(&entry);
             number(&mut entry, 42, RecordId([0x71; 16]), sum);
             let Next::Entry(read, []) = next_checked(&entry) else { panic!("{len} bytes of text") };
             assert_eq!((read.writer_seq(), read.text(Part::Event)), (42, Some("e".repeat(len).as_str())));
-            for at in SEQ..entry.len() {
+            for at in CHECK..entry.len() {
                 let mut torn = entry.clone();
                 torn[at] ^= 1;
                 assert!(matches!(next_checked(&torn), Next::Torn), "byte {at}");

@@ -172,7 +172,7 @@ impl<S: AuditSink> Drop for AuditScope<S> {
 macro_rules! audit {
     ($sink:expr, $level:ident, $event:expr $(, $($members:tt)*)?) => {{
         // Methods, not paths: so a logger, a reference to one, or an `Arc<dyn AuditSink>` will do.
-        use $crate::{AuditSink as _, AuditSinkExt as _};
+        use $crate::AuditSink as _;
         let sink = &$sink;
         if sink.enabled($crate::Level::$level) {
             #[allow(unused_mut)]
@@ -193,7 +193,7 @@ macro_rules! __members {
     ($sink:ident, $event:ident, $key:ident = $value:expr $(, $($rest:tt)*)?) => {
         match &$value { value => { $event.push(stringify!($key), $crate::__value!(value)); $crate::__members!($sink, $event, $($($rest)*)?) } }
     };
-    ($sink:ident, $event:ident, $(,)?) => { $sink.log($event) };
+    ($sink:ident, $event:ident, $(,)?) => { $sink.submit(&$event, &$crate::Carrier::default()) };
 }
 
 /// A scalar or text as itself, all else by its `Serialize`: the first trait of the two whose bounds hold is taken, by one reference less.

@@ -86,7 +86,7 @@ fn number(segment: &Path) -> u64 {
 
 /// The number of a segment's first entry.
 fn first_entry(segment: &Path) -> u64 {
-    u64::from_le_bytes(fs::read(segment).unwrap()[HEADER + 4..HEADER + 12].try_into().unwrap())
+    u64::from_le_bytes(fs::read(segment).unwrap()[HEADER + 8..HEADER + 16].try_into().unwrap())
 }
 
 fn damage_entry(segment: &Path, nth: usize) {

@@ -83,7 +83,7 @@ const CALL: Call<'static> =
 fn opened(event: &AuditEvent<'_>, rules: &Rules) -> Result<(String, bool), String> {
     let mut buffers = Buffers::default();
     let len = encode(event, rules, &CALL, &mut buffers).map_err(|e| e.to_string())?;
-    let sum = entry::check(&mut buffers.entry[..len]);
+    let sum = entry::check(&buffers.entry[..len]);
     entry::number(&mut buffers.entry[..len], 7, crate::id::RecordId([3; 16]), sum);
     let entry = Entry::of(&buffers.entry[..len]).unwrap();
     let mut out = b"before".to_vec();
@@ -127,7 +127,7 @@ proptest! {
     #[test]
     fn what_was_never_written_is_opened_as_something(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let mut entry = vec![0; entry::HEAD];
-        entry[46] = 2;
+        entry[50] = 2;
         entry.extend(&bytes);
         for len in [bytes.len(), 0, 1 << 20] {
             entry[92..96].copy_from_slice(&u32::try_from(len).unwrap().to_le_bytes());

@@ -23,7 +23,6 @@ use crate::writer::Identity;
 /// Bytes before the first entry of a segment.
 pub(crate) const HEADER: usize = 8192;
 const MAGIC: &[u8; 8] = b"ARGUSJ\r\n";
-/// Since version 2 the context of an entry may wait as members; version 1 is read, too.
 const VERSION: u32 = 2;
 /// Magic, version, length of the identity, number, log id, writer, check value.
 const NUMBER: std::ops::Range<usize> = 16..24;
@@ -502,7 +501,7 @@ pub(crate) fn read_header(bytes: &[u8], path: &Path) -> Result<Option<Header>, T
     if bytes.len() < HEADER || number(NUMBER) == 0 || !bytes.starts_with(MAGIC) {
         return Ok(None);
     }
-    if !(1..=VERSION).contains(&word(8)) {
+    if word(8) != VERSION {
         return Err(TrailError::new(
             ErrorKind::NewerVersion,
             format!("the journal has version {}, this build knows {VERSION}", word(8)),
@@ -546,8 +545,7 @@ mod tests {
         assert_eq!(read_header(&bytes, path).unwrap(), Some(expected));
         bytes[8] = 3;
         assert_eq!(read_header(&bytes, path).unwrap_err().kind(), ErrorKind::NewerVersion);
-        bytes[8] = 1;
-        assert!(read_header(&bytes, path).unwrap().is_some(), "an older one is read");
+        bytes[8] = 2;
         bytes[41] ^= 1;
         assert_eq!(read_header(&bytes, path).unwrap_err().kind(), ErrorKind::Damaged);
         let journal = Owner { queue: "journal".into(), ..owner.clone() };

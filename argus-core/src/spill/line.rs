@@ -213,7 +213,7 @@ mod tests {
         }
         let len = w.end().unwrap();
         e.truncate(len);
-        let check = entry::check(&mut e);
+        let check = entry::check(&e);
         let mut id = [0x71; 16];
         id[8] = 0x81;
         entry::number(&mut e, 42, RecordId(id), check);

@@ -76,6 +76,8 @@ fn look_aside(case: Case, dir: &Path, returned: &[u64]) {
         assert!(!name.contains(".pending.") || name.ends_with(".orphan"), "{name}");
         if name.ends_with(".orphan") {
             aside += bytes(&fs::read(&file).unwrap()).trim_end_matches('\0');
+            // (A number ends with zeros.)
+            aside += "\0\0\0\0\0\0\0\0";
         }
     }
     // In a pending file as JSON, in a journal as members (docs/record-format.md, section 8).

@@ -315,7 +315,7 @@ mod tests {
             w.head(Level::Info, None, None, 0, 0);
             let len = w.end().unwrap();
             e.truncate(len);
-            let sum = check(&mut e);
+            let sum = check(&e);
             number(&mut e, n, RecordId([1; 16]), sum);
             bytes.extend(e);
         }
