@@ -8,6 +8,14 @@ use crate::json::{object_members, unescape};
 /// No line of a record is longer: its cap, the checksum, and some white space.
 pub(crate) const MAX_LINE: usize = crate::accept::MAX_RECORD + 4096;
 
+/// How the writer begins each line.
+const BEGINNING: &[u8] = b"{\"timestamp\":\"";
+
+/// Whether a file that holds these bytes and no line's end may be a trail that was just begun. Zeros are nobody's: a length that reached the disk before its bytes.
+pub(crate) fn may_be_begun(bytes: &[u8]) -> bool {
+    bytes.iter().all(|b| *b == 0) || bytes.iter().zip(BEGINNING).all(|(byte, begin)| byte == begin)
+}
+
 /// A parsed line.
 #[derive(Debug, Default)]
 pub(crate) struct Line<'a> {

@@ -2,14 +2,14 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
 use jiff::civil::DateTime;
-use jiff::fmt::temporal::DateTimePrinter;
-use jiff::{SignedDuration, Timestamp};
 
 /// Civil time throughout: an instant of `jiff` ends a day before the year 9999 does.
-const NANOS: DateTimePrinter = DateTimePrinter::new().precision(Some(9));
-const SECONDS: DateTimePrinter = DateTimePrinter::new().precision(Some(0)).separator(b' ');
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+/// The first and the last second of the years 0000 to 9999.
+const FIRST: i64 = -62_167_219_200;
+const LAST: i64 = 253_402_300_799;
 
 /// Whole seconds since the Unix epoch, rounded down, and the nanoseconds beyond; `None` outside the years 0000 to 9999.
 pub(crate) fn split(t: SystemTime) -> Option<(i64, u32)> {
@@ -21,7 +21,7 @@ pub(crate) fn split(t: SystemTime) -> Option<(i64, u32)> {
             if d.subsec_nanos() == 0 { (-secs, 0) } else { (-secs - 1, 1_000_000_000 - d.subsec_nanos()) }
         }
     };
-    (-62_167_219_200..=253_402_300_799).contains(&secs).then_some((secs, nanos))
+    (FIRST..=LAST).contains(&secs).then_some((secs, nanos))
 }
 
 /// Whole milliseconds since the Unix epoch; 0 before it, and where `split` gives nothing.
@@ -29,17 +29,46 @@ pub(crate) fn millis(split: Option<(i64, u32)>) -> u64 {
     split.map_or(0, |(secs, nanos)| u64::try_from(secs * 1000 + i64::from(nanos / 1_000_000)).unwrap_or(0))
 }
 
-fn civil(secs: i64, nanos: u32) -> Option<DateTime> {
-    EPOCH.checked_add(SignedDuration::new(secs, i32::try_from(nanos).ok()?)).ok()
+/// `2026-11-23T12:00:00.000000000Z`, digit by digit: each record and each span has one.
+fn text(secs: i64, nanos: u32) -> [u8; 30] {
+    let secs = secs.abs_diff(FIRST);
+    let (days, second) = ((secs / 86_400) as u32, (secs % 86_400) as u32);
+    // Years from March to February, so that a leap day is the last one; counted from -0400-03-01. (Howard Hinnant's `civil_from_days`.)
+    let days = days + 146_097 - 60;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = era * 400 + year + next - 400;
+    let [y0, y1, y2, y3, m0, m1, d0, d1] = eight(year * 10_000 + month * 100 + day);
+    let [_, _, h0, h1, n0, n1, s0, s1] = eight(second / 3600 * 10_000 + second / 60 % 60 * 100 + second % 60);
+    let date_and_time = [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T', h0, h1, b':', n0, n1, b':', s0, s1, b'.'];
+    let mut out = [b'Z'; 30];
+    out[..20].copy_from_slice(&date_and_time);
+    out[20..28].copy_from_slice(&eight(nanos / 10));
+    out[28] = b'0' + (nanos % 10) as u8;
+    out
 }
 
-/// Appends `2026-11-23T12:00:00.000000000Z`.
+/// The digits of a number below 10^8, all at once in one word: two parts of four, four of two, eight of one.
+fn eight(n: u32) -> [u8; 8] {
+    let n = u64::from(n);
+    let fours = (n / 10_000) | (n % 10_000) << 32;
+    let hundreds = ((fours * 5243) >> 19) & 0x0000_007f_0000_007f;
+    let twos = hundreds | (fours - hundreds * 100) << 16;
+    let tens = ((twos * 103) >> 10) & 0x000f_000f_000f_000f;
+    let ones = tens | (twos - tens * 10) << 8;
+    (ones | u64::from_le_bytes([b'0'; 8])).to_le_bytes()
+}
+
+/// Appends `2026-11-23T12:00:00.000000000Z`; nothing for a time that `split` does not give, as a forged entry may have one.
 pub(crate) fn write_rfc3339(secs: i64, nanos: u32, out: &mut String) {
-    // `split` has checked the range, so neither step fails.
-    if let Some(t) = civil(secs, nanos) {
-        let _ = NANOS.print_datetime(&t, &mut *out);
-        out.push('Z');
+    if !(FIRST..=LAST).contains(&secs) || nanos >= 1_000_000_000 {
+        return;
     }
+    out.push_str(str::from_utf8(&text(secs, nanos)).unwrap_or_default());
 }
 
 /// `t` in the form of a record's `timestamp`; empty outside the years 0000 to 9999.
@@ -80,10 +109,9 @@ pub(crate) fn parse_any(s: &str) -> Option<SystemTime> {
 
 /// `YYYY-MM-DD HH:MM:SS` UTC.
 pub(crate) fn created_at(t: SystemTime) -> String {
-    let mut out = String::with_capacity(19);
-    let t = split(t).and_then(|(secs, _)| civil(secs, 0)).unwrap_or(EPOCH);
-    let _ = SECONDS.print_datetime(&t, &mut out);
-    out
+    let mut text = text(split(t).map_or(0, |(secs, _)| secs), 0);
+    text[10] = b' ';
+    str::from_utf8(&text[..19]).unwrap_or_default().into()
 }
 
 /// Whether `s` has the form of `created_at` and names a real instant.
@@ -123,5 +151,32 @@ mod tests {
                 && !is_created_at("2026-13-01 00:00:00")
                 && !is_created_at("2026-11-18T11:06:40")
         );
+    }
+
+    /// Against `jiff`, which had no part in it: each day of the calendar's 400 years, days of 10,000 years, each second of a day, and nanoseconds.
+    #[test]
+    fn the_digits_are_those_of_a_calendar() {
+        let check = |secs: i64, nanos: u32| {
+            let civil = EPOCH + jiff::SignedDuration::new(secs, nanos as i32);
+            let mut out = String::new();
+            write_rfc3339(secs, nanos, &mut out);
+            assert_eq!(out, format!("{civil:.9}Z"), "{secs} {nanos}");
+        };
+        let days = FIRST / 86_400..=LAST / 86_400;
+        for day in days.clone().step_by(97).chain(days.take(146_097)).chain([LAST / 86_400]) {
+            check(day * 86_400 + day.rem_euclid(86_400), 0);
+        }
+        (0..86_400).for_each(|second| check(1_795_000_000 / 86_400 * 86_400 + second, 999_999_999));
+        (0..1_000_000_000).step_by(99_991).for_each(|nanos| check(-1, nanos));
+        for n in (0..100_000_000).step_by(9999).chain([99_999_999]) {
+            assert_eq!(str::from_utf8(&eight(n)), Ok(format!("{n:08}").as_str()));
+        }
+        let mut out = String::new();
+        for (secs, nanos) in [(FIRST - 1, 0), (LAST + 1, 0), (i64::MIN, 0), (i64::MAX, 0), (0, 1_000_000_000)] {
+            write_rfc3339(secs, nanos, &mut out);
+        }
+        assert_eq!(out, "", "no time of a record");
+        assert_eq!(created_at(UNIX_EPOCH + Duration::from_nanos(1_795_000_000_999_999_999)), "2026-11-18 11:06:40");
+        assert_eq!(created_at(UNIX_EPOCH + Duration::from_secs(253_402_300_800)), "1970-01-01 00:00:00");
     }
 }

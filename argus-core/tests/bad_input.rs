@@ -118,6 +118,7 @@ fn files_that_are_no_trail_are_refused_by_name() {
     std::fs::write(dir.path("unended.jsonl"), "{\"a\":1}").unwrap();
     assert_eq!(kind("unended.jsonl"), ErrorKind::NotATrail);
     assert!(!dir.path("unended.jsonl.torn").exists());
+    assert_eq!(AuditReader::open(dir.path("unended.jsonl")).unwrap_err().kind(), ErrorKind::NotATrail);
     std::fs::write(dir.path("other.jsonl"), "{\"a\":1}\n").unwrap();
     assert_eq!(kind("other.jsonl"), ErrorKind::NotATrail);
     std::fs::write(dir.path("go.jsonl"), "{\"timestamp\":\"2026-11-23T05:55:06Z\",\"level\":2,\"event\":\"x\"}\n")

@@ -232,6 +232,17 @@ fn hostile_lines_get_a_verdict() {
     assert!(findings(&path).iter().any(|f| f.contains("line 1")));
     std::fs::write(&path, "a\nb\n".repeat(40)).unwrap();
     assert_eq!(read_all(&path), Err(ErrorKind::NotATrail));
+    // One line without its end: a trail that was just begun, wherever it was cut and if only its length reached the disk; else no trail.
+    for cut in 0..lines[0].len() {
+        std::fs::write(&path, &original[..cut]).unwrap();
+        assert_eq!(AuditReader::open(&path).unwrap().stats().unwrap().records, 0, "{cut}");
+    }
+    std::fs::write(&path, [0; 4096]).unwrap();
+    assert_eq!(AuditReader::open(&path).unwrap().stats().unwrap().records, 0);
+    for no_trail in [&b"a"[..], b"\0a", b"{\"a\":1}", b" {\"timestamp\":\"", &long] {
+        std::fs::write(&path, no_trail).unwrap();
+        assert_eq!(read_all(&path), Err(ErrorKind::NotATrail));
+    }
     let c = sql(&dir.path("other.db"));
     c.execute_batch("CREATE TABLE t (x)").unwrap();
     assert_eq!(AuditReader::open(dir.path("other.db")).unwrap_err().kind(), ErrorKind::NotATrail);

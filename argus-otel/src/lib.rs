@@ -76,7 +76,6 @@ mod otlp;
 #[cfg(feature = "sdk")]
 mod sdk;
 mod spans;
-mod timestamps;
 mod wrapper;
 
 pub use account::SpanAccount;

@@ -34,7 +34,7 @@ impl<'de> Visitor<'de> for Members<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<Key<'de>>()? {
-            let name = [names::CONTEXT_PREFIX, &*key.0].concat();
+            let name = names::with_prefix(names::CONTEXT_PREFIX, &key.0);
             let value = map.next_value_seed(Member { most: self.most })?;
             self.out.push(KeyValue::new(name, value));
         }

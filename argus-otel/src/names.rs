@@ -74,3 +74,11 @@ pub const METRIC_READ_ERRORS: &str = "argus.audit.metrics.read_errors";
 pub const METRIC_TRAIL_SIZE: &str = "argus.audit.trail.size";
 /// Bytes of the write-ahead log of a followed SQLite trail; a gauge.
 pub const METRIC_WAL_SIZE: &str = "argus.audit.wal.size";
+
+/// A prefix and what comes behind it; each span needs a few.
+pub(crate) fn with_prefix(prefix: &str, rest: &str) -> String {
+    let mut name = String::with_capacity(prefix.len() + rest.len());
+    name.push_str(prefix);
+    name.push_str(rest);
+    name
+}

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use argus_core::{AuditError, Carrier, CommitObserver, Level, Receipt, Record, Trace};
+use argus_core::{AuditError, Carrier, CommitObserver, Level, Receipt, Record, Trace, format_timestamp};
 use opentelemetry::trace::{
     Link, Span, SpanBuilder, SpanContext, SpanId, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer,
 };
@@ -14,7 +14,6 @@ use opentelemetry::{Context, KeyValue, StringValue};
 
 use crate::account::SpanAccount;
 use crate::config::OtelWrapperConfig;
-use crate::timestamps::Timestamps;
 use crate::{members, names};
 
 /// What a wrapper and its observer count together. `told` catches up with `sent` once every record has its span.
@@ -32,7 +31,6 @@ pub(crate) struct SpanMaker<T> {
     tracer: T,
     config: OtelWrapperConfig,
     tally: Arc<Tally>,
-    timestamps: Timestamps,
 }
 
 impl<T> SpanMaker<T>
@@ -52,7 +50,7 @@ where
             config.base_attributes.retain(|a| a.key != attribute.key);
             config.base_attributes.push(attribute);
         }
-        Self { tracer, config, tally, timestamps: Timestamps::default() }
+        Self { tracer, config, tally }
     }
 
     /// Builds and ends one span, inside a suppression scope: nothing here may feed back into Argus.
@@ -98,7 +96,7 @@ where
         out.push(KeyValue::new(names::EVENT, event));
         out.push(KeyValue::new(names::COMPONENT, record.component.clone()));
         out.push(KeyValue::new(names::OPERATION, operation));
-        out.push(KeyValue::new(names::TIMESTAMP, self.timestamps.text(record.timestamp)));
+        out.push(KeyValue::new(names::TIMESTAMP, format_timestamp(record.timestamp)));
         out.push(KeyValue::new(names::RECORD_ID, record.record_id.to_string()));
         out.push(KeyValue::new(names::SECURITY_CRITICAL, matches!(record.level, Level::Security | Level::Critical)));
         if let Some(path) = &record.file_path {
@@ -166,5 +164,5 @@ fn caller(carrier: &Carrier<'_>) -> Option<SpanContext> {
 
 fn span_name(record: &Record) -> String {
     let prefix = if record.level == Level::Security { names::SPAN_SECURITY_PREFIX } else { names::SPAN_PREFIX };
-    [prefix, record.event.as_str()].concat()
+    names::with_prefix(prefix, &record.event)
 }

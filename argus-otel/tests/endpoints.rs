@@ -5,7 +5,8 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use argus_otel::{OtlpPipeline, names};
 use argus_testkit::{OtlpReceiver, Reply, text};
@@ -90,6 +91,21 @@ fn a_partial_success_is_counted_and_not_sent_again() {
     let (exported, failed, why) = fares(&pipeline);
     assert_eq!((exported, failed, receiver.requests().len()), (0, 1, 1));
     assert!(why.contains("rejected 1") && why.contains("attribute too long"), "{why}");
+}
+
+#[test]
+fn a_wait_that_the_server_asks_for_is_kept() {
+    let (receiver, at) = (OtlpReceiver::start(), Arc::new(Mutex::new(Vec::new())));
+    let came = at.clone();
+    receiver.respond_with(move |_| {
+        let mut came = came.lock().unwrap();
+        came.push(Instant::now());
+        if came.len() == 1 { Reply::status(429).retry_after(1) } else { Reply::status(200) }
+    });
+    let (exported, failed, why) = fares(&pipeline(&receiver.endpoint()));
+    let at = at.lock().unwrap();
+    assert_eq!((exported, failed, at.len()), (1, 0, 2), "{why}");
+    assert!(at[1] - at[0] >= Duration::from_secs(1), "{at:?}");
 }
 
 #[test]

@@ -12,10 +12,12 @@ use argus_core::{
     MemoryTrail, Stats,
 };
 use argus_otel::opentelemetry::metrics::{Meter, MeterProvider};
-use argus_otel::{AuditMetrics, OtelAuditWrapper, OtelWrapperConfig, names};
+use argus_otel::{AuditMetrics, MetricsError, OtelAuditWrapper, OtelWrapperConfig, names};
 use argus_testkit::TempTrail;
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData};
-use opentelemetry_sdk::metrics::{InMemoryMetricExporter, PeriodicReader, SdkMeterProvider};
+use opentelemetry_sdk::metrics::{
+    InMemoryMetricExporter, InMemoryMetricExporterBuilder, PeriodicReader, SdkMeterProvider, Temporality,
+};
 use prometheus::{Registry, TextEncoder};
 use support::{SOON, Trail};
 
@@ -30,7 +32,11 @@ type Points = BTreeMap<String, f64>;
 
 impl Meters {
     fn new() -> Self {
-        let exporter = InMemoryMetricExporter::default();
+        Self::with(Temporality::Cumulative)
+    }
+
+    fn with(temporality: Temporality) -> Self {
+        let exporter = InMemoryMetricExporterBuilder::new().with_temporality(temporality).build();
         let reader = PeriodicReader::builder(exporter.clone()).with_interval(Duration::from_secs(3600)).build();
         Self { exporter, provider: SdkMeterProvider::builder().with_reader(reader).build() }
     }
@@ -135,6 +141,9 @@ fn a_followed_trail_is_counted_exactly_over_restarts_on_both_stores() {
     }
 }
 
+/// Puts the file of the first path in the place of the second.
+type Put = fn(&Path, &Path);
+
 /// A closed trail with so many changes of its own.
 fn trail_of(path: &Path, n: u64) {
     let logger = AuditLogger::open(config(path)).unwrap();
@@ -147,7 +156,6 @@ fn a_trail_in_the_place_of_another_is_counted_anew() {
     use std::fs::{copy, remove_file, rename};
     use std::os::unix::fs::symlink;
 
-    type Put = fn(&Path, &Path);
     let renamed: Put = |new, path| rename(new, path).unwrap();
     let written_over: Put = |new, path| assert!(copy(new, path).unwrap() > 0);
     // The inode may be used again.
@@ -188,17 +196,97 @@ fn a_trail_in_the_place_of_another_is_counted_anew() {
 
 #[test]
 fn a_backup_that_is_put_back_is_counted_anew() {
+    let renamed: Put = |backup, path| std::fs::rename(backup, path).unwrap();
+    // The same file, with the same first record.
+    let written_over: Put = |backup, path| assert!(std::fs::copy(backup, path).unwrap() > 0);
+    for put in [renamed, written_over] {
+        let dir = TempTrail::new();
+        for (path, backup) in [(dir.db(), dir.path("backup.db")), (dir.jsonl(), dir.path("backup.jsonl"))] {
+            trail_of(&path, 4);
+            std::fs::copy(&path, &backup).unwrap();
+            trail_of(&path, 12);
+            let (meters, sink) = (Meters::new(), Trail::new().logger);
+            let follow = AuditMetrics::builder().follow(AuditReader::open(&path).unwrap());
+            let _metrics = follow.install(&meters.meter(), &sink).unwrap();
+            same_as_stats(&meters.collect()[names::METRIC_EVENTS], &path);
+            put(&backup, &path);
+            same_as_stats(&meters.collect()[names::METRIC_EVENTS], &path);
+        }
+    }
+}
+
+#[test]
+fn where_an_unreadable_trail_ends_is_an_error_at_start() {
+    let dir = TempTrail::new();
+    trail_of(&dir.jsonl(), 1);
+    let reader = AuditReader::open(dir.jsonl()).unwrap();
+    std::fs::remove_file(dir.jsonl()).unwrap();
+    let (meters, sink) = (Meters::new(), Trail::new().logger);
+    let e = AuditMetrics::builder().follow_from_now(reader).install(&meters.meter(), &sink).unwrap_err();
+    assert!(matches!(e, MetricsError::Read(_)) && e.to_string().contains("audit.jsonl"), "{e}");
+}
+
+/// The records that a collection tells of.
+fn told(meters: &Meters) -> u64 {
+    meters.collect().get(names::METRIC_EVENTS).map_or(0, |events| events.values().sum::<f64>() as u64)
+}
+
+#[test]
+fn with_delta_a_history_is_sent_at_each_start_unless_it_is_left_out() {
+    let dir = TempTrail::new();
+    for path in [dir.db(), dir.jsonl()] {
+        trail_of(&path, 12);
+        let history = || AuditReader::open(&path).unwrap().stats().unwrap().records;
+        for from_now in [false, true, false, true] {
+            let had = history();
+            let meters = Meters::with(Temporality::Delta);
+            let logger = Trail::new().logger;
+            let reader = AuditReader::open(&path).unwrap();
+            let builder = AuditMetrics::builder();
+            let builder = if from_now { builder.follow_from_now(reader) } else { builder.follow(reader) };
+            let metrics = builder.install(&meters.meter(), &logger).unwrap();
+            assert_eq!(told(&meters), if from_now { 0 } else { had });
+            assert_eq!(told(&meters), 0);
+            // Of another writer; its `audit_open` and `audit_close` are new, too.
+            trail_of(&path, 4);
+            assert_eq!(told(&meters), history() - had);
+            assert_eq!(told(&meters), 0);
+            assert!(metrics.catch_up(SOON));
+        }
+    }
+}
+
+/// As an operator does it: what stands beside the old database goes with it.
+fn put_in_place(new: &Path, path: &Path) {
+    for suffix in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
+    }
+    std::fs::rename(new, path).unwrap();
+}
+
+#[test]
+fn with_delta_another_trail_takes_nothing_back_if_history_is_left_out() {
     let dir = TempTrail::new();
     for (path, backup) in [(dir.db(), dir.path("backup.db")), (dir.jsonl(), dir.path("backup.jsonl"))] {
         trail_of(&path, 4);
         std::fs::copy(&path, &backup).unwrap();
+        let meters = Meters::with(Temporality::Delta);
+        let logger = Trail::new().logger;
+        let follow = AuditMetrics::builder().follow_from_now(AuditReader::open(&path).unwrap());
+        let _metrics = follow.install(&meters.meter(), &logger).unwrap();
+        let records = || AuditReader::open(&path).unwrap().stats().unwrap().records;
+        let had = records();
+        assert_eq!(told(&meters), 0);
         trail_of(&path, 12);
-        let (meters, sink) = (Meters::new(), Trail::new().logger);
-        let follow = AuditMetrics::builder().follow(AuditReader::open(&path).unwrap());
-        let _metrics = follow.install(&meters.meter(), &sink).unwrap();
-        same_as_stats(&meters.collect()[names::METRIC_EVENTS], &path);
-        std::fs::rename(&backup, &path).unwrap();
-        same_as_stats(&meters.collect()[names::METRIC_EVENTS], &path);
+        assert_eq!(told(&meters), records() - had);
+        put_in_place(&backup, &path);
+        assert_eq!(told(&meters), 0, "what the backup holds is no news");
+        trail_of(&path, 4);
+        assert_eq!(told(&meters), records() - had);
+        let longer = dir.path("longer").with_extension(path.extension().unwrap());
+        trail_of(&longer, 40);
+        put_in_place(&longer, &path);
+        assert_eq!(told(&meters), 0, "nor what another trail holds");
     }
 }
 
@@ -217,8 +305,10 @@ fn a_trail_that_is_gone_is_an_error_until_there_is_one_again() {
         let gone = meters.collect();
         assert_eq!(gone[names::METRIC_EVENTS], before[names::METRIC_EVENTS], "what was counted stands");
         assert!(gone[names::METRIC_READ_ERRORS][""] >= 1.0);
-        std::fs::write(&path, "no trail\n").unwrap();
-        assert!(!metrics.catch_up(SOON));
+        for no_trail in ["no trail\n", "no trail"] {
+            std::fs::write(&path, no_trail).unwrap();
+            assert!(!metrics.catch_up(SOON));
+        }
         std::fs::remove_file(&path).unwrap();
         trail_of(&path, 4);
         assert!(metrics.catch_up(SOON));

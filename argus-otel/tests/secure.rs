@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use argus_otel::{OtlpError, names};
 use argus_testkit::TempTrail;
@@ -27,7 +28,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use support::SOON;
 use support::pipeline::{Collected, ENDPOINT, HEADERS, fares, spans as from};
@@ -111,7 +112,8 @@ type Received = Vec<(String, Option<String>)>;
 #[derive(Default)]
 struct Log {
     received: Received,
-    requests: usize,
+    /// When each request came.
+    at: Vec<Instant>,
 }
 
 /// A Collector over gRPC. The token says how it is to answer.
@@ -122,12 +124,15 @@ impl Collector {
     /// Whether the answer is to be a partial success.
     fn take<'n, T>(&self, request: &'n Request<T>, names: impl Iterator<Item = &'n String>) -> Result<bool, Status> {
         let mut log = self.0.lock().unwrap();
-        log.requests += 1;
+        log.at.push(Instant::now());
         let token = request.metadata().get("x-token").map(|v| v.to_str().unwrap().to_owned());
         match token.as_deref() {
             Some("bad") => return Err(Status::unauthenticated("who are you")),
-            Some("later") if log.requests <= 2 => return Err(Status::unavailable("not yet")),
+            Some("later") if log.at.len() <= 2 => return Err(Status::unavailable("not yet")),
             Some("never") => return Err(Status::unavailable("not yet")),
+            Some("paced") if log.at.len() <= 1 => return Err(throttled(Some(PACE))),
+            Some("tomorrow") => return Err(throttled(Some(Duration::from_secs(86_400)))),
+            Some("enough") => return Err(throttled(None)),
             _ => {}
         }
         let partial = token.as_deref() == Some("partial");
@@ -136,12 +141,37 @@ impl Collector {
     }
 
     fn requests(&self) -> usize {
-        self.0.lock().unwrap().requests
+        self.0.lock().unwrap().at.len()
     }
 
     fn received(&self) -> Received {
         self.0.lock().unwrap().received.clone()
     }
+}
+
+/// Longer than the first wait of our own.
+const PACE: Duration = Duration::from_millis(300);
+
+/// Too many requests, with a `google.rpc.RetryInfo` or without.
+fn throttled(wait: Option<Duration>) -> Status {
+    fn number(tag: u8, mut n: u64) -> Vec<u8> {
+        let mut out = vec![tag << 3];
+        while n >= 128 {
+            out.push(n as u8 | 128);
+            n >>= 7;
+        }
+        out.push(n as u8);
+        out
+    }
+    let bytes = |tag: u8, bytes: &[u8]| [&[tag << 3 | 2, bytes.len() as u8], bytes].concat();
+    let detail = |url: &str, message: &[u8]| bytes(3, &[bytes(1, url.as_bytes()), bytes(2, message)].concat());
+    let mut details = [number(1, 8), bytes(2, b"slow down")].concat();
+    if let Some(wait) = wait {
+        let delay = [number(1, wait.as_secs()), number(2, wait.subsec_nanos().into())].concat();
+        details.extend(detail("type.googleapis.com/google.rpc.DebugInfo", &bytes(2, b"x")));
+        details.extend(detail("type.googleapis.com/google.rpc.RetryInfo", &bytes(1, &delay)));
+    }
+    Status::with_details(Code::ResourceExhausted, "slow down", details.into())
 }
 
 #[tonic::async_trait]
@@ -352,6 +382,20 @@ fn grpc_that_may_come_right_is_tried_again_but_not_for_ever() {
     let (exported, failed, why) = fares(&from(&to(port, "never")).unwrap());
     assert_eq!((exported, failed, collector.requests()), (0, 1, 3 + 4), "{why}");
     assert!(why.contains("gRPC code Unavailable"), "{why}");
+}
+
+#[test]
+fn grpc_that_asks_for_a_wait_gets_it_within_the_time_limit() {
+    let (server, collector) = (runtime(), Collector::default());
+    let port = grpc(&server, &collector, None);
+    assert_eq!(fares(&from(&to(port, "paced")).unwrap()), (1, 0, String::new()));
+    let at = collector.0.lock().unwrap().at.clone();
+    assert!(at.len() == 2 && at[1] - at[0] >= PACE, "{at:?}");
+    for (token, requests) in [("tomorrow", 3), ("enough", 4)] {
+        let (exported, failed, why) = fares(&from(&to(port, token)).unwrap());
+        assert_eq!((exported, failed, collector.requests()), (0, 1, requests), "{why}");
+        assert!(why.contains("gRPC code ResourceExhausted"), "{why}");
+    }
 }
 
 #[test]

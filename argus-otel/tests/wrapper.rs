@@ -11,7 +11,7 @@ use argus_core::{
     CloseReport, Durability, ErrorKind, Faults, Health, Level, LossReason, Pending, RecordId, State, StoreFault, Trace,
     TraceContext, audit,
 };
-use argus_otel::opentelemetry::global::BoxedSpan;
+use argus_otel::opentelemetry::global::{BoxedSpan, BoxedTracer};
 use argus_otel::opentelemetry::trace::{
     SpanBuilder, SpanContext, SpanId, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer, TracerProvider,
 };
@@ -245,6 +245,22 @@ fn wraps_an_erased_sink_and_is_one() {
     assert!(again.enabled(Level::Info) && !again.health().closed);
     again.close(SOON);
     assert!(t.span("audit.one").span_context.is_valid() && t.span("audit.two").span_context.is_valid());
+}
+
+#[test]
+fn a_boxed_tracer_as_the_global_one_is_makes_the_same_spans() {
+    let t = Trail::new();
+    let boxed = BoxedTracer::new(Box::new(t.tracer()));
+    let audit = OtelAuditWrapper::new(t.logger.clone(), boxed, OtelWrapperConfig::default());
+    let plain = t.wrap(OtelWrapperConfig::default());
+    audit.log(AuditEvent::security("boxed").with("user", "jane").trace(parent(7))).unwrap();
+    plain.log(AuditEvent::security("plain").with("user", "jane").trace(parent(7))).unwrap();
+    audit.close(SOON);
+    let [boxed, plain] = ["boxed", "plain"].map(|e| t.span(&format!("audit.security.{e}")));
+    assert_eq!((trace_of(&boxed), boxed.parent_span_id), (7, plain.parent_span_id));
+    let keys = |span: &SpanData| span.attributes.iter().map(|kv| kv.key.clone()).collect::<Vec<_>>();
+    assert_eq!(keys(&boxed), keys(&plain));
+    assert_eq!(audit.tracing_errors(), 0);
 }
 
 #[test]

@@ -42,8 +42,8 @@ class Load:
         self._stop = threading.Event()
         self._threads = []
 
-    def start(self):
-        self.begun = time.monotonic()
+    def start(self, begun=None):
+        self.begun = begun or time.monotonic()
         self._threads = [threading.Thread(target=self._run, args=(i,), daemon=True) for i in range(self.connections)]
         for t in self._threads:
             t.start()

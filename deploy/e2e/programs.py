@@ -1,9 +1,10 @@
-"""Starts, kills and stops the real programs on loopback; each port comes from the operating system. Whatever was started here is gone when this process is."""
+"""Starts, kills and stops the real programs on loopback, on ports that are free. Whatever was started here is gone when this process is."""
 
 import atexit
 import ctypes
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -19,12 +20,22 @@ ROOT = DEPLOY.parent
 HOME = Path(os.environ.get("ARGUS_E2E_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "argus-e2e")
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
 _running = []
+_given = set()
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below the ports that the operating system gives to connections and to whoever asks for any: none of them takes it while its program is not up yet, or killed."""
+    beyond = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(10_000, max(beyond, 20_000))
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def get(url, timeout=10, data=None, method=None, headers=None):
@@ -132,9 +143,8 @@ class World:
     def __init__(self, work):
         self.work = work
         host = lambda: f"127.0.0.1:{free_port()}"
-        health, otlp, prom, self_port = host(), host(), host(), free_port()
-        jaeger_otlp, query = host(), host()
-        self.otlp, self.jaeger_url, self.metrics_url = f"http://{otlp}", f"http://{query}", f"http://{prom}/metrics"
+        prom, jaeger_otlp, query = host(), host(), host()
+        self.jaeger_url, self.metrics_url = f"http://{query}", f"http://{prom}/metrics"
         answers = lambda url: lambda: get(url, timeout=2)[0] == 200
         self.jaeger = Program(
             "jaeger",
@@ -143,23 +153,31 @@ class World:
             {"STATE": str(work / "jaeger"), "OTLP_HTTP": jaeger_otlp, "QUERY_HTTP": query, "QUERY_GRPC": host()},
             answers(f"{self.jaeger_url}/api/services"),
         )
-        self.collector = Program(
-            "otelcol",
-            work,
-            [HOME / "bin/otelcol", "--config", DEPLOY / "otelcol/config.yaml"],
-            {
-                "OTELCOL_HEALTH": health,
-                "OTELCOL_HTTP": otlp,
-                "OTELCOL_GRPC": host(),
-                "OTELCOL_PROMETHEUS": prom,
-                "OTELCOL_STATE": str(work / "otelcol"),
-                "OTELCOL_SELF_HOST": "127.0.0.1",
-                "OTELCOL_SELF_PORT": str(self_port),
-                "OTELCOL_EXPIRATION": "5s",
-                "JAEGER_OTLP": f"http://{jaeger_otlp}",
-            },
-            answers(f"http://{health}"),
-        )
+
+        def collector(name, prom):
+            """A Collector and where it takes OTLP."""
+            health, otlp = host(), host()
+            program = Program(
+                name,
+                work,
+                [HOME / "bin/otelcol", "--config", DEPLOY / "otelcol/config.yaml"],
+                {
+                    "OTELCOL_HEALTH": health,
+                    "OTELCOL_HTTP": otlp,
+                    "OTELCOL_GRPC": host(),
+                    "OTELCOL_PROMETHEUS": prom,
+                    "OTELCOL_STATE": str(work / name),
+                    "OTELCOL_SELF_HOST": "127.0.0.1",
+                    "OTELCOL_SELF_PORT": str(free_port()),
+                    "OTELCOL_EXPIRATION": "5s",
+                    "JAEGER_OTLP": f"http://{jaeger_otlp}",
+                },
+                answers(f"http://{health}"),
+            )
+            return program, f"http://{otlp}"
+
+        self.collector, self.otlp = collector("otelcol", prom)
+        self.control_collector, self.control_otlp = collector("otelcol-control", host())
         self.prometheus = self._prometheus(prom)
         self.zipkin = None
         if (HOME / "zipkin.jar").exists():

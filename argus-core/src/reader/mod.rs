@@ -58,7 +58,8 @@ impl std::fmt::Debug for AuditReader {
 }
 
 impl AuditReader {
-    /// Opens a trail. `.jsonl` is JSONL, everything else SQLite.
+    /// Opens a trail. `.jsonl` is JSONL, everything else SQLite. In a process that writes the trail, too, open the logger first: where a writer has died, a reader that
+    /// was opened before and stays open keeps a logger of the same process out.
     ///
     /// # Errors
     /// The file does not exist, may not be read, or is no trail of this version.

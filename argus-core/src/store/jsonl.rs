@@ -142,10 +142,8 @@ fn read_tail(
             if n > crate::line::MAX_LINE {
                 return Err(not_ours(path, "a line is longer than any record"));
             }
-            // All there is, and not the beginning of a record: the file of some other program, which ends without a line end. Zeros are nobody's: a length that
-            // reached the disk before its bytes.
-            let zeros = line.iter().all(|b| *b == 0);
-            if offset == 0 && !zeros && !BEGINNING.starts_with(&line[..n.min(BEGINNING.len())]) {
+            // All there is: it may be the file of some other program, which ends without a line end.
+            if offset == 0 && !crate::line::may_be_begun(&line) {
                 return Err(not_ours(path, "it does not begin with an audit_segment record"));
             }
             heal(file, path, offset, &line, findings)?;
@@ -244,9 +242,6 @@ fn writer_of(line: &[u8]) -> Option<(&str, u64)> {
 fn ends_a_writer(line: &[u8]) -> bool {
     line.get(..160.min(line.len())).is_some_and(|l| l.windows(11).any(|w| w == b"audit_close"))
 }
-
-/// How each line begins.
-const BEGINNING: &[u8] = b"{\"timestamp\":\"";
 
 fn parse<'a>(line: &'a [u8], path: &Path) -> Result<Line<'a>, TrailError> {
     let text = std::str::from_utf8(line).map_err(|_| not_ours(path, "a line is not UTF-8"))?;

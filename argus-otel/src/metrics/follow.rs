@@ -6,43 +6,65 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use argus_core::{AuditReader, Filter, ReadError, RecordId, Tail};
+use argus_core::{AuditReader, Filter, ReadError, Record, RecordId, Tail};
 
 use super::Shared;
 
 /// How often the thread looks without being asked, so that a collection finds little left to read.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// What tells a trail from another in its place: the file, and its first record, since a file can be written over and an inode be used again.
+/// What tells a trail from another in its place: the file, and its first and last record, since a file can be written over, with an older state of itself, too,
+/// and an inode be used again.
 #[derive(Clone, Copy)]
 struct Mark {
     file: Option<(u64, u64)>,
     /// None before there is one.
     first: Option<RecordId>,
+    last: Option<(Option<u64>, RecordId)>,
 }
 
 impl Mark {
     fn of(reader: &AuditReader) -> Result<Mark, ReadError> {
         let file = std::fs::metadata(reader.path()).ok().map(|m| (m.dev(), m.ino()));
         let first = reader.query(Filter::new().limit(1))?.next().transpose()?;
-        Ok(Mark { file, first: first.map(|r| r.record_id) })
+        let last = last(reader)?;
+        Ok(Mark { file, first: first.map(|r| r.record_id), last: last.map(|r| (r.seq, r.record_id)) })
     }
 
     fn is_replaced_by(&self, now: &Mark) -> bool {
-        self.file != now.file || self.first.is_some() && self.first != now.first
+        // The end of a trail only ever moves on.
+        let last = match (self.last, now.last) {
+            (Some((seq, id)), Some((now_seq, now_id))) => now_seq < seq || now_seq == seq && now_id != id,
+            (before, _) => before.is_some(),
+        };
+        self.file != now.file || self.first.is_some() && self.first != now.first || last
     }
 }
 
-/// The body of the thread. It ends when `Shared::stop` is set.
-pub(super) fn run(shared: &Arc<Shared>, mut reader: AuditReader) {
-    while follow(shared, &reader) {
+fn last(reader: &AuditReader) -> Result<Option<Record>, ReadError> {
+    reader.query(Filter::new().newest_first().limit(1))?.next().transpose()
+}
+
+/// The position of the last record.
+pub(super) fn end_of(reader: &AuditReader) -> Result<u64, ReadError> {
+    Ok(last(reader)?.and_then(|r| r.seq).unwrap_or(0))
+}
+
+/// The body of the thread. It ends when `Shared::stop` is set. `after`: what stands up to there is no news, and neither is what a trail holds that comes in the
+/// place of this one; counts only ever rise then.
+pub(super) fn run(shared: &Arc<Shared>, mut reader: AuditReader, mut after: Option<u64>) {
+    while follow(shared, &reader, after) {
         loop {
             let asked = shared.lock().asked;
             // Anew: the path may lead to elsewhere now.
-            match AuditReader::open(reader.path()) {
-                Ok(other) => {
-                    shared.lock().begin_anew();
-                    reader = other;
+            let opened = AuditReader::open(reader.path())
+                .and_then(|other| Ok((after.map(|_| end_of(&other)).transpose()?, other)));
+            match opened {
+                Ok((end, other)) => {
+                    if after.is_none() {
+                        shared.lock().begin_anew();
+                    }
+                    (reader, after) = (other, end);
                     break;
                 }
                 Err(_) if told(shared, asked, false) => {}
@@ -53,22 +75,25 @@ pub(super) fn run(shared: &Arc<Shared>, mut reader: AuditReader) {
 }
 
 /// Counts one trail, and says whether there is another in its place; else it is time to stop.
-fn follow(shared: &Arc<Shared>, reader: &AuditReader) -> bool {
-    let mut tail = reader.tail(Filter::new());
+fn follow(shared: &Arc<Shared>, reader: &AuditReader, after: Option<u64>) -> bool {
+    let mut tail = reader.tail(after.map_or_else(Filter::new, |seq| Filter::new().after(seq)));
     let mut mark: Option<Mark> = None;
+    let mut replaced = || {
+        let now = Mark::of(reader)?;
+        Ok(mark.replace(now).is_some_and(|before| before.is_replaced_by(&now)))
+    };
     loop {
         // What was asked for before this reading is answered by it.
         let asked = shared.lock().asked;
-        mark = mark.or_else(|| Mark::of(reader).ok());
-        // Looked at after the reading: what it may have counted of another trail is counted again.
-        let now = count(shared, &mut tail).and_then(|()| Mark::of(reader)).ok();
-        if let (Some(before), Some(now)) = (&mark, &now)
-            && before.is_replaced_by(now)
-        {
+        // Asked again after the reading, which may have counted what came in between.
+        let ended = match replaced() {
+            Ok(false) => count(shared, &mut tail).and_then(|()| replaced()),
+            ended => ended,
+        };
+        if let Ok(true) = ended {
             return true;
         }
-        mark = now.or(mark);
-        if !told(shared, asked, now.is_some()) {
+        if !told(shared, asked, ended.is_ok()) {
             return false;
         }
     }

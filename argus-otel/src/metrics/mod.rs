@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use argus_core::{AuditError, AuditReader, AuditSink, Backend, ObserverId};
+use argus_core::{AuditError, AuditReader, AuditSink, Backend, ObserverId, ReadError};
 use opentelemetry::metrics::Meter;
 
 use crate::account::SpanAccount;
@@ -32,6 +32,8 @@ pub enum MetricsError {
     Observe(AuditError),
     /// The thread that follows the trail cannot be started.
     Thread(std::io::Error),
+    /// Where the followed trail ends cannot be read.
+    Read(ReadError),
 }
 
 impl fmt::Display for MetricsError {
@@ -39,6 +41,7 @@ impl fmt::Display for MetricsError {
         match self {
             MetricsError::Observe(e) => write!(f, "the audit sink cannot be counted: {e}"),
             MetricsError::Thread(e) => write!(f, "the thread that follows the audit trail cannot be started: {e}"),
+            MetricsError::Read(e) => write!(f, "the end of the audit trail that is to be followed cannot be read: {e}"),
         }
     }
 }
@@ -48,6 +51,7 @@ impl std::error::Error for MetricsError {
         match self {
             MetricsError::Observe(e) => Some(e),
             MetricsError::Thread(e) => Some(e),
+            MetricsError::Read(e) => Some(e),
         }
     }
 }
@@ -115,13 +119,14 @@ impl Shared {
 pub struct AuditMetricsBuilder {
     components: usize,
     follow: Option<AuditReader>,
+    from_now: bool,
     tally: Option<Arc<Tally>>,
     exports: Option<SpanAccount>,
 }
 
 impl Default for AuditMetricsBuilder {
     fn default() -> Self {
-        Self { components: COMPONENTS, follow: None, tally: None, exports: None }
+        Self { components: COMPONENTS, follow: None, from_now: false, tally: None, exports: None }
     }
 }
 
@@ -133,7 +138,14 @@ impl AuditMetricsBuilder {
     /// The trail is read once, on a thread of its own; until its history is in, the counter has no value. Another trail that is put in its place is counted from its
     /// beginning: the counter begins anew, too.
     pub fn follow(mut self, reader: AuditReader) -> Self {
-        self.follow = Some(reader);
+        (self.follow, self.from_now) = (Some(reader), false);
+        self
+    }
+
+    /// As [`follow`](Self::follow), without what the trail holds at the call of [`install`](Self::install): for the temporality `delta`, which would send the whole
+    /// history as new at each start. Another trail that is put in its place is counted on from its end.
+    pub fn follow_from_now(mut self, reader: AuditReader) -> Self {
+        (self.follow, self.from_now) = (Some(reader), true);
         self
     }
 
@@ -159,11 +171,15 @@ impl AuditMetricsBuilder {
     /// Makes the instruments.
     ///
     /// # Errors
-    /// The sink takes no observer and no trail is followed, or there is no thread to follow it.
+    /// The sink takes no observer and no trail is followed, there is no thread to follow it, or its end cannot be read.
     pub fn install<S: AuditSink + Clone>(self, meter: &Meter, sink: &S) -> Result<AuditMetrics, MetricsError> {
+        let after = match &self.follow {
+            Some(reader) if self.from_now => Some(follow::end_of(reader).map_err(MetricsError::Read)?),
+            _ => None,
+        };
         let state = State {
             counts: Counts::new(self.components),
-            complete: self.follow.is_none(),
+            complete: self.follow.is_none() || after.is_some(),
             asked: 0,
             answered: 0,
             current: false,
@@ -180,7 +196,7 @@ impl AuditMetricsBuilder {
         match self.follow {
             Some(reader) => {
                 let shared = shared.clone();
-                let body = move || follow::run(&shared, reader);
+                let body = move || follow::run(&shared, reader, after);
                 let spawned = std::thread::Builder::new().name("argus-metrics".into()).spawn(body);
                 thread = Some(spawned.map_err(MetricsError::Thread)?);
             }

@@ -24,6 +24,7 @@ use tonic::{Code, Extensions, Request, Response, Status};
 use super::env::Settings;
 use super::error::OtlpError;
 use super::peer::{Peer, causes};
+use super::throttle::wait_asked_for;
 use crate::account::SpanAccount;
 
 /// Waits between tries; each is twice the one before. The SDK's numbers.
@@ -106,10 +107,14 @@ impl Client {
                     Ok(answer) => return Ok(answer.into_inner()),
                     Err(status) => status,
                 };
-                if !may_come_right(status.code()) || wait > LAST_WAIT || begun.elapsed() + wait >= timeout {
+                let asked = wait_asked_for(&status);
+                let pause = asked.unwrap_or_default().max(wait);
+                let again =
+                    may_come_right(status.code()) || status.code() == Code::ResourceExhausted && asked.is_some();
+                if !again || wait > LAST_WAIT || begun.elapsed().saturating_add(pause) >= timeout {
                     return Err(status);
                 }
-                tokio::time::sleep(wait).await;
+                tokio::time::sleep(pause).await;
                 wait *= 2;
             }
         };
@@ -127,7 +132,7 @@ impl Client {
     }
 }
 
-/// Of OTLP's specification.
+/// Of OTLP's specification, which has `ResourceExhausted` among them if the server says when.
 fn may_come_right(code: Code) -> bool {
     use Code::{Aborted, Cancelled, DataLoss, DeadlineExceeded, OutOfRange, Unavailable};
     matches!(code, Cancelled | DeadlineExceeded | Aborted | OutOfRange | Unavailable | DataLoss)

@@ -10,6 +10,8 @@ mod metrics;
 mod peer;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "grpc")]
+mod throttle;
 #[cfg(feature = "tls")]
 mod tls;
 

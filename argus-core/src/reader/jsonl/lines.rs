@@ -27,6 +27,11 @@ impl Forward {
         Ok(Self { reader: BufReader::with_capacity(BLOCK, file), line: Vec::new(), at, unfinished: 0 })
     }
 
+    /// What `unfinished` counts, as far as a line may go.
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.line
+    }
+
     /// The next whole line, and where the one after it begins.
     pub(super) fn next(&mut self) -> Result<Option<(Whole<'_>, u64)>> {
         self.line.clear();
@@ -177,6 +182,7 @@ mod tests {
                     begins = end;
                 }
                 assert_eq!(forward.unfinished, tail.len() as u64, "case {case}");
+                assert_eq!(forward.rest(), &tail[..tail.len().min(MAX_LINE)], "case {case}");
                 let wanted: Vec<Option<String>> =
                     lines.iter().map(|l| String::from_utf8(l.to_vec()).ok().filter(|l| l.len() < MAX_LINE)).collect();
                 assert_eq!(seen.iter().map(|s| s.0.clone()).collect::<Vec<_>>(), wanted, "case {case}");

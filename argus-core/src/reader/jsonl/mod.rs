@@ -14,7 +14,7 @@ use crate::error::{ErrorKind, TrailError};
 use crate::filter::Filter;
 use crate::form::{members, record_of};
 use crate::id::{RecordId, WriterId};
-use crate::line::Line;
+use crate::line::{Line, may_be_begun};
 use crate::record::Record;
 use crate::verify::Code;
 use lines::{Backward, Forward};
@@ -32,6 +32,11 @@ impl JsonlSource {
     pub(super) fn open(path: &Path) -> Result<Self, TrailError> {
         let source = Self { path: path.into() };
         let mut lines = source.forward(0)?;
+        let no_trail = || {
+            Err(TrailError::new(ErrorKind::NotATrail, "the file is no JSONL trail of Argus")
+                .at(path)
+                .help("name the trail's file"))
+        };
         match lines.next().map_err(source.err())?.map(|(text, _)| text.unwrap_or_default()) {
             Some(line) if parse(line).is_err() && line.contains("\"timestamp\"") && !line.contains("\"record_id\"") => {
                 Err(TrailError::new(ErrorKind::GoTrail, "the file was written by the Go library")
@@ -47,11 +52,16 @@ impl JsonlSource {
                         None => break,
                     }
                 }
-                Err(TrailError::new(ErrorKind::NotATrail, "the file is no JSONL trail of Argus")
-                    .at(path)
-                    .help("name the trail's file"))
+                no_trail()
             }
-            _ => Ok(source),
+            None => {
+                if may_be_begun(lines.rest()) {
+                    Ok(source)
+                } else {
+                    no_trail()
+                }
+            }
+            Some(_) => Ok(source),
         }
     }
 
