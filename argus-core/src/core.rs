@@ -52,6 +52,8 @@ pub(crate) struct State {
     pub(crate) sleeping: bool,
     /// The writer lets a group of records grow (`commit_delay`).
     pub(crate) delaying: bool,
+    /// So many who wait for a commit end that; none: the first does.
+    pub(crate) callers: usize,
     /// Callers wait for space.
     pub(crate) waiting: u32,
     /// Most bytes that were queued since the writer last looked, if they were over four fifths of the bound.
@@ -126,6 +128,7 @@ impl Core {
                 report: CloseReport::default(),
                 sleeping: false,
                 delaying: false,
+                callers: 0,
                 waiting: 0,
                 high_water: 0,
                 keeper_idle: false,
@@ -372,7 +375,11 @@ impl Core {
             state.acks.push_back((seq, completer));
             accepted.pending = Some(pending);
         }
-        let enough = ack || seq - state.done_seq >= self.config.buffer_size as u64;
+        let enough = if ack {
+            state.acks.len() >= state.callers
+        } else {
+            state.acks.is_empty() && seq - state.done_seq >= self.config.buffer_size as u64
+        };
         let wake = std::mem::take(&mut state.sleeping) || (enough && std::mem::take(&mut state.delaying));
         let wake = wake.then_some(state.spill.active);
         self.wake_keeper(&mut state);

@@ -56,7 +56,7 @@ pub trait AuditSinkExt: AuditSink {
         self.log(AuditEvent::security(event).context(context).with("details", details))
     }
 
-    /// Records an event and waits until it is durable. Concurrent callers share one commit.
+    /// Records an event and waits until it is durable. Concurrent callers share one commit: it waits a moment for those who shared the last.
     ///
     /// # Errors
     /// As [`log`](Self::log); [`AuditError::Filtered`] if the level is below `min_level`; or what befell the commit.

@@ -14,7 +14,7 @@ use crate::id::WriterId;
 use crate::level::Level;
 use crate::queue::files::{self, Beside, Owner};
 use crate::sink::LossReason;
-use crate::store::{Closed, Ends, Head, Store};
+use crate::store::{Closed, Ends, Head, Insert, Store};
 use crate::time;
 use crate::value::Value;
 use crate::writer::{Identity, LogWriter, context_of, seal_entry, seal_log_record};
@@ -58,6 +58,11 @@ pub(crate) fn recover(
 /// A transaction in which the log writer says something.
 struct Group<'a> {
     store: &'a mut dyn Store,
+    chain: Chain<'a>,
+}
+
+/// The end of the log in it.
+struct Chain<'a> {
     core: &'a Core,
     me: &'a Identity,
     canonical: Vec<u8>,
@@ -72,32 +77,47 @@ impl<'a> Group<'a> {
         let now = time::created_at(core.config.clock.now());
         let created_at = head.created_at.take().filter(|b| *b > now && time::is_created_at(b)).unwrap_or(now);
         let log_writer = LogWriter { id: head.log_id, last: head.log_writer_last };
-        let mut group = Self { store, core, me, canonical: Vec::new(), head, log_writer, created_at };
+        let chain = Chain { core, me, canonical: Vec::new(), head, log_writer, created_at };
+        let mut group = Self { store, chain };
         // A new log begins with its own first record.
         for f in group.store.findings() {
-            group.seal(f.event, f.level, &f.context)?;
+            let Self { store, chain } = &mut group;
+            chain.seal(&mut |f, sum| store.insert(f, sum), f.event, f.level, &f.context)?;
         }
         Ok(group)
     }
 
-    fn seal(&mut self, event: &str, level: Level, context: &str) -> Result<(), TrailError> {
-        let Self { store, core, me, canonical, head, log_writer, created_at } = self;
-        seal_log_record(core, &mut **store, canonical, head, log_writer, created_at, (event, level, context), me)
-    }
-
     fn say(&mut self, event: &str, members: &[(&str, Value<'_>)]) -> Result<(), TrailError> {
-        self.seal(event, Level::Security, &context_of(members))
-    }
-
-    /// A dead writer's entry.
-    fn entry(&mut self, entry: &Entry<'_>, identity: &Identity, writer: &str) -> Result<(), TrailError> {
-        let Self { store, canonical, head, created_at, .. } = self;
-        let whose = (identity, writer, entry.named_stack());
-        seal_entry(&mut |f, sum| store.insert(f, sum), canonical, &mut Vec::new(), head, entry, created_at, whose)
+        let Self { store, chain } = self;
+        chain.say(&mut |f, sum| store.insert(f, sum), event, members)
     }
 
     fn commit(self, writer_last: u64, closed: Closed) -> Result<(), TrailError> {
-        self.store.commit(&Ends { writer_last, log_writer_last: self.log_writer.last, closed })
+        self.store.commit(&Ends { writer_last, log_writer_last: self.chain.log_writer.last, closed })
+    }
+}
+
+impl Chain<'_> {
+    fn seal(&mut self, insert: &mut Insert<'_>, event: &str, level: Level, context: &str) -> Result<(), TrailError> {
+        let Self { core, me, canonical, head, log_writer, created_at } = self;
+        seal_log_record(core, insert, canonical, head, log_writer, created_at, (event, level, context), me)
+    }
+
+    fn say(&mut self, insert: &mut Insert<'_>, event: &str, members: &[(&str, Value<'_>)]) -> Result<(), TrailError> {
+        self.seal(insert, event, Level::Security, &context_of(members))
+    }
+
+    /// A dead writer's entry.
+    fn entry(
+        &mut self,
+        insert: &mut Insert<'_>,
+        entry: &Entry<'_>,
+        identity: &Identity,
+        writer: &str,
+    ) -> Result<(), TrailError> {
+        let Self { canonical, head, created_at, .. } = self;
+        let whose = (identity, writer, entry.named_stack());
+        seal_entry(insert, canonical, &mut Vec::new(), head, entry, created_at, whose)
     }
 }
 
@@ -115,7 +135,7 @@ fn tell_gaps(store: &mut dyn Store, core: &Core, me: (&Identity, &str)) -> Resul
             [("first", first.into()), ("reason", Value::from(&*reason)), ("writer", Value::from(writer.as_str()))];
         group.say("audit_gap", &gap)?;
     }
-    let (writer_last, closed) = (group.head.writer_last, group.head.closed);
+    let (writer_last, closed) = (group.chain.head.writer_last, group.chain.head.closed);
     group.commit(writer_last, closed)
 }
 
@@ -238,7 +258,7 @@ fn tell_replaced(
         ("writer", Value::from(writer.as_str())),
     ];
     group.say("log_replaced", &record)?;
-    let last = group.log_writer.last;
+    let last = group.chain.log_writer.last;
     group.commit(last, Closed::No)
 }
 
@@ -260,10 +280,10 @@ fn commit(
     loop {
         store.act_as(writer, &owner.service_name);
         let mut group = Group::begin(store, core, me)?;
-        let (mut last, mut bytes) = (group.head.writer_last, 0);
-        if group.head.closed != Closed::No {
+        let mut last = group.chain.head.writer_last;
+        if group.chain.head.closed != Closed::No {
             // Somebody was faster, or was killed before the files were gone. (With its `audit_close`, a writer has all in.)
-            let recovered = group.head.closed == Closed::Recovered;
+            let recovered = group.chain.head.closed == Closed::Recovered;
             group.store.rollback();
             if recovered {
                 sources.skip(last)?;
@@ -271,28 +291,32 @@ fn commit(
             }
             return Ok(());
         }
-        let more = loop {
-            let next = waiting.take().map_or_else(|| sources.next(last), |e| Ok(Some(e)))?;
-            let Some((number, mut entry)) = next else { break false };
-            if bytes > BATCH {
-                waiting = Some((number, entry));
-                break true;
+        let (mut more, mut bytes) = (false, 0);
+        let Group { store: open, chain } = &mut group;
+        open.insert_all(&mut |insert| {
+            while let Some((number, mut entry)) = waiting.take().map_or_else(|| sources.next(last), |e| Ok(Some(e)))? {
+                if bytes > BATCH {
+                    waiting = Some((number, entry));
+                    more = true;
+                    break;
+                }
+                if number > last + 1 {
+                    // Before what follows, of which a part may be all that a power loss leaves.
+                    let gap = [("first", (last + 1).into()), ("last", (number - 1).into()), ("reason", LOST.into())];
+                    chain.say(insert, "audit_gap", &gap.into_iter().chain([("writer", id)]).collect::<Vec<_>>())?;
+                }
+                // What the dead writer would have withheld before anybody saw it.
+                if let Ok(shapes) = core.rules.redaction.compiled() {
+                    shapes.chunk(&mut entry);
+                }
+                let Some(entry) = Entry::of(&entry) else { break };
+                chain.entry(insert, &entry, &theirs, &text)?;
+                bytes += entry.bytes().len();
+                last = number;
+                count += 1;
             }
-            if number > last + 1 {
-                // Before what follows, of which a part may be all that a power loss leaves.
-                let gap = [("first", (last + 1).into()), ("last", (number - 1).into()), ("reason", LOST.into())];
-                group.say("audit_gap", &gap.into_iter().chain([("writer", id)]).collect::<Vec<_>>())?;
-            }
-            // What the dead writer would have withheld before anybody saw it.
-            if let Ok(shapes) = core.rules.redaction.compiled() {
-                shapes.chunk(&mut entry);
-            }
-            let Some(entry) = Entry::of(&entry) else { break false };
-            group.entry(&entry, &theirs, &text)?;
-            bytes += entry.bytes().len();
-            last = number;
-            count += 1;
-        };
+            Ok(())
+        })?;
         if more {
             group.commit(last, Closed::No)?;
             continue;

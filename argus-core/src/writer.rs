@@ -3,6 +3,7 @@
 
 mod backlog;
 mod finish;
+mod group;
 mod merge;
 mod seal;
 mod stats;
@@ -62,6 +63,7 @@ pub(crate) struct Writer {
     /// When `queue_high_water` was last said.
     high_water: Option<Instant>,
     stats: stats::Stats,
+    group: group::Group,
     piled: backlog::Piled,
     /// That one failed: tried again, its batch gets the same bytes.
     again: bool,
@@ -142,6 +144,7 @@ impl Writer {
             again_to: None,
             high_water: None,
             stats,
+            group: Default::default(),
             piled: Default::default(),
         }
     }
@@ -225,8 +228,13 @@ impl Writer {
                 Gathered::Batch(batch) => {
                     let committing = !batch.is_empty() || self.store.foreign_waiting();
                     if committing {
+                        let began = Instant::now();
                         match self.commit(&batch, None, false) {
-                            Outcome::Committed => self.acknowledge(&batch),
+                            Outcome::Committed => {
+                                let took = began.elapsed();
+                                self.acknowledge(&batch);
+                                self.group.told(Instant::now(), took);
+                            }
                             // The merge commits it.
                             Outcome::Spilled => {}
                             Outcome::Failed(e) => {
@@ -280,21 +288,21 @@ impl Writer {
             QueueKind::Journal => JOURNAL_DELAY,
             QueueKind::Memory => Duration::ZERO,
         });
-        if delay > Duration::ZERO {
-            let until = Instant::now() + delay;
-            // Nobody who waits for a commit or for space waits for it.
-            while state.closing.is_none()
-                && state.hurry == 0
-                && !state.spill.active
-                && state.waiting == 0
-                && state.acks.is_empty()
-                && (state.last_seq - state.done_seq) < config.buffer_size as u64
-            {
-                let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else { break };
-                state.delaying = true;
-                state = core.work.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
-                state.delaying = false;
-            }
+        let delayed = Instant::now() + delay;
+        // Whoever waits for a commit or for space waits for no delay; but those who wait for commits may wait for each other.
+        while state.closing.is_none() && state.hurry == 0 && !state.spill.active && state.waiting == 0 {
+            let (until, callers) = match state.acks.len() {
+                0 if (state.last_seq - state.done_seq) < config.buffer_size as u64 => (delayed, 0),
+                0 => break,
+                here => match self.group.wait(here) {
+                    Some(wait) => wait,
+                    None => break,
+                },
+            };
+            let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else { break };
+            (state.delaying, state.callers) = (true, callers);
+            state = core.work.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
+            state.delaying = false;
         }
         if !state.spill.active && self.stats.is_due() {
             drop(state);
@@ -564,7 +572,8 @@ impl Writer {
         context: &str,
     ) -> Result<(), TrailError> {
         let Self { store, canonical, identity, core, .. } = self;
-        seal_log_record(core, &mut **store, canonical, head, lw, created_at, (event, level, context), identity)
+        let insert = &mut |f: &Fields<'_>, sum: &str| store.insert(f, sum);
+        seal_log_record(core, insert, canonical, head, lw, created_at, (event, level, context), identity)
     }
 
     fn adopt(

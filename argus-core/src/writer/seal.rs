@@ -8,7 +8,7 @@ use crate::error::TrailError;
 use crate::fields::Spelled;
 use crate::id::{Checksum, WriterId, hex};
 use crate::level::Level;
-use crate::store::{Head, Insert, Store};
+use crate::store::{Head, Insert};
 use crate::time;
 use crate::value::Value;
 
@@ -53,7 +53,7 @@ pub(crate) fn seal_entry(
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn seal_log_record(
     core: &Core,
-    store: &mut dyn Store,
+    insert: &mut Insert<'_>,
     canonical: &mut Vec<u8>,
     head: &mut Head,
     lw: &mut LogWriter,
@@ -78,7 +78,7 @@ pub(crate) fn seal_log_record(
         created_at,
         ..Fields::default()
     };
-    seal(&mut |f, sum| store.insert(f, sum), canonical, &mut Vec::new(), head, fields)
+    seal(insert, canonical, &mut Vec::new(), head, fields)
 }
 
 /// The chain step: position, link, checksum, insert.

@@ -25,7 +25,7 @@ impl Writer {
             }
             reached = Some(e.writer_seq());
         }
-        let last;
+        let (last, waited_for);
         {
             let mut state = core.lock();
             last = reached.unwrap_or(state.done_seq);
@@ -38,8 +38,12 @@ impl Writer {
             while state.acks.front().is_some_and(|(seq, _)| *seq <= last) {
                 acks.extend(state.acks.pop_front());
             }
+            self.group.committed(acks.len(), state.acks.len());
+            waited_for = state.hurry > 0 || state.closing.is_some();
         }
-        core.progress.notify_all();
+        if waited_for {
+            core.progress.notify_all();
+        }
         let receipt_of = |seq: u64, id: RecordId| {
             let mut r = Receipt::new(id, Fate::Committed);
             r.committed_at = Some(now);

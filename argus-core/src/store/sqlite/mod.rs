@@ -1,6 +1,7 @@
 //! The SQLite store. One connection on the writer thread; every transaction is `BEGIN IMMEDIATE` and reads the head it appends to, so any number of processes
 //! share one database. Triggers and views of the file never run on this connection. Format: `docs/record-format.md`, section 5.
 
+mod rows;
 pub(crate) mod schema;
 mod wal;
 
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::ffi::SQLITE_READONLY_ROLLBACK;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Statement, ToSql};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::place::{self, Access};
 use super::{Backlog, Closed, Ends, ForeignRow, Head, Insert, Store};
@@ -235,41 +236,6 @@ fn refuse_other_files(path: &Path) -> Result<(), TrailError> {
     Ok(())
 }
 
-/// Binds a record to the statement `INSERT` and runs it; `key` is its writer's.
-fn insert(statement: &mut Statement<'_>, f: &Fields<'_>, checksum: &str, key: i64) -> rusqlite::Result<()> {
-    let values: [&dyn ToSql; 25] = [
-        &i64::try_from(f.seq).unwrap_or(i64::MAX),
-        &f.timestamp,
-        &f.level,
-        &f.event,
-        &f.component,
-        &f.original_output_file,
-        &f.file_path,
-        &f.old_value,
-        &f.new_value,
-        &f.user_agent,
-        &i64::try_from(f.process_id).unwrap_or(i64::MAX),
-        &f.process_name,
-        &f.context,
-        &checksum,
-        &f.created_at,
-        &f.actor_id,
-        &f.actor_type,
-        &f.action,
-        &f.outcome,
-        &f.trace_id,
-        &f.span_id,
-        &f.stack,
-        &f.record_id,
-        &key,
-        &i64::try_from(f.writer_seq).unwrap_or(i64::MAX),
-    ];
-    for (i, v) in values.iter().enumerate() {
-        statement.raw_bind_parameter(i + 1, v)?;
-    }
-    statement.raw_execute().map(|_| ())
-}
-
 impl Store for SqliteStore {
     fn act_as(&mut self, writer: WriterId, service: &str) {
         self.rollback();
@@ -314,10 +280,9 @@ impl Store for SqliteStore {
         }
         let err = self.err("cannot begin a transaction");
         let conn = self.conn()?;
-        conn.execute_batch("BEGIN IMMEDIATE").map_err(&err)?;
+        conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut s| s.execute([])).map_err(&err)?;
         type Last = Option<(u64, String, String)>;
-        let read = || -> rusqlite::Result<(i64, u64, i64, Last, u64, i64)> {
-            let first: i64 = conn.prepare_cached("SELECT first_seq FROM log_info")?.query_row([], |r| r.get(0))?;
+        let read = || -> rusqlite::Result<(i64, u64, i64, Last, u64, u64)> {
             let mut writers = conn.prepare_cached("SELECT id, last_seq, closed FROM writers WHERE writer = ?1")?;
             let mut key = writers
                 .query_row([self.writer.to_string()], |r| {
@@ -336,9 +301,13 @@ impl Store for SqliteStore {
                 .prepare_cached("SELECT id, checksum, created_at FROM audit_events ORDER BY id DESC LIMIT 1")?
                 .query_row([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
                 .optional()?;
-            Ok((key, last, closed, head, log_last, first))
+            let next = match &head {
+                Some((seq, ..)) => seq + 1,
+                None => conn.query_row("SELECT first_seq FROM log_info", [], |r| r.get(0))?,
+            };
+            Ok((key, last, closed, head, log_last, next))
         };
-        let (key, writer_last, closed, head, log_writer_last, first) = read().map_err(&err)?;
+        let (key, writer_last, closed, head, log_writer_last, next_seq) = read().map_err(&err)?;
         self.key = key;
         self.open = true;
         let damaged = || {
@@ -352,7 +321,7 @@ impl Store for SqliteStore {
         };
         Ok(Head {
             log_id: self.log_id,
-            next_seq: head.as_ref().map_or(u64::try_from(first).unwrap_or(1), |h| h.0 + 1),
+            next_seq,
             prev,
             created_at: head.map(|h| h.2),
             writer_last,
@@ -424,11 +393,12 @@ impl Store for SqliteStore {
 
     fn insert_all(&mut self, all: &mut dyn FnMut(&mut Insert<'_>) -> Result<(), TrailError>) -> Result<(), TrailError> {
         let failed = |e| error("cannot insert a record", &self.path, e);
-        let mut statement = self.conn()?.prepare_cached(schema::INSERT).map_err(failed)?;
+        let mut rows = rows::Rows::new(self.conn()?).map_err(failed)?;
         all(&mut |f, checksum| {
             let key = if f.writer == self.log_text { 0 } else { self.key };
-            insert(&mut statement, f, checksum, key).map_err(failed)
-        })
+            rows.add(f, checksum, key).map_err(failed)
+        })?;
+        rows.finish().map_err(failed)
     }
 
     fn commit(&mut self, ends: &Ends) -> Result<(), TrailError> {
@@ -442,7 +412,7 @@ impl Store for SqliteStore {
             ))?;
             conn.prepare_cached("UPDATE writers SET last_seq = ?1 WHERE id = 0 AND last_seq <> ?1")?
                 .execute([i64::try_from(ends.log_writer_last).unwrap_or(i64::MAX)])?;
-            conn.execute_batch("COMMIT")
+            conn.prepare_cached("COMMIT")?.execute([]).map(|_| ())
         };
         let result = commit(self.conn()?).map_err(err);
         match result {

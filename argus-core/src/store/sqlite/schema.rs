@@ -11,10 +11,6 @@ use crate::id::WriterId;
 pub(crate) const SCHEMA: &str = include_str!("schema.sql");
 pub(crate) const VERSION: i64 = 3;
 
-pub(crate) const INSERT: &str = "INSERT INTO audit_events (id, timestamp, level, event, component, original_output_file, file_path, old_value, new_value, \
-    user_agent, process_id, process_name, context, checksum, created_at, actor_id, actor_type, action, outcome, trace_id, span_id, stack, record_id, writer, \
-    writer_seq) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25)";
-
 pub(crate) const FOREIGN_COLUMNS: &[&str] = &[
     "timestamp",
     "level",
