@@ -69,12 +69,12 @@ struct Pace {
 }
 
 impl Pace {
-    fn falls_back(&mut self, behind: u64, overflow: Overflow) -> bool {
-        let (since, before) = *self.looked.get_or_insert_with(|| (Instant::now(), behind));
-        if overflow == Overflow::Spill || since.elapsed() < PACE {
+    fn falls_back(&mut self, behind: u64, overflow: Overflow, now: Instant) -> bool {
+        let (since, before) = *self.looked.get_or_insert((now, behind));
+        if overflow == Overflow::Spill || now.saturating_duration_since(since) < PACE {
             return false;
         }
-        self.looked = Some((Instant::now(), behind));
+        self.looked = Some((now, behind));
         behind >= before
     }
 }
@@ -214,7 +214,10 @@ impl Writer {
             }
         }
         let behind = state.spill.synced.saturating_sub(done);
-        if works && state.spill.active && (behind <= NEAR || pace.falls_back(behind, core.config.overflow)) {
+        if works
+            && state.spill.active
+            && (behind <= NEAR || pace.falls_back(behind, core.config.overflow, Instant::now()))
+        {
             state.spill.give_back = true;
             core.spill.notify_one();
             // It writes and syncs at most once more, or says that it cannot.
@@ -370,5 +373,26 @@ impl Writer {
             e = e.because(first);
         }
         core.observers.error(AuditError::Store(Arc::new(e)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_merge_that_gains_nothing_for_a_while_falls_back_but_not_where_callers_asked_to_spill() {
+        let block = Overflow::Block { timeout: Duration::ZERO };
+        let (mut pace, begin) = (Pace::default(), Instant::now());
+        let mut at = |looks: u32, part: u32, behind, overflow| {
+            pace.falls_back(behind, overflow, begin + PACE * looks + PACE * part / 10)
+        };
+        assert!(!at(0, 0, 1000, block), "the first look");
+        assert!(!at(0, 9, 5000, block), "not for long yet");
+        assert!(!at(1, 0, 999, block), "it gains");
+        assert!(!at(1, 9, 5000, block), "counted from the last look");
+        assert!(at(2, 0, 999, block), "as far behind as then");
+        assert!(at(3, 0, 2000, Overflow::Reject), "further");
+        assert!(!at(9, 0, 9000, Overflow::Spill));
     }
 }
