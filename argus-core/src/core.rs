@@ -1,11 +1,14 @@
 //! `Core`: what the handles of a logger and its writer thread share. One short lock guards the queue, the numbers and the ledger together. No I/O and no allocation of a caller
 //! happens under it, and no user code but a configured clock, for Argus's own records.
 
+mod own;
+
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+pub(crate) use self::own::{own_entry, queue_own};
 use crate::accept::{self, Call, Rules};
 use crate::config::{AuditConfig, Overflow};
 use crate::entry;
@@ -17,7 +20,7 @@ use crate::level::Level;
 use crate::observers::Observers;
 use crate::pending::{Completer, Pending, Waiter};
 use crate::queue::segment::ForkMark;
-use crate::queue::{Queue, QueueKind, Room, room_for_own};
+use crate::queue::{Queue, QueueKind, Room};
 use crate::sink::{Caller, Carrier, CloseReport, LossReason, Trace};
 use crate::spill::{Cause, Spilling};
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -582,54 +585,4 @@ impl Core {
         self.journal.store(true, Ordering::Relaxed);
         self.lock().queue = queue;
     }
-}
-
-/// Numbers and encodes a record that Argus makes of itself, and hands it over in `out`. Nothing that is queued may be behind it, if it is not queued itself.
-pub(crate) fn own_entry(
-    core: &Core,
-    state: &mut State,
-    event: &AuditEvent<'_>,
-    now: SystemTime,
-    out: &mut Vec<u8>,
-) -> Result<(), AuditError> {
-    own(core, event, now, |entry, ms| {
-        number(core, state, entry, ms);
-        out.extend_from_slice(entry);
-    })
-}
-
-/// Queues a record that Argus makes of itself. False: there is no room for it now.
-pub(crate) fn queue_own(core: &Core, state: &mut State, event: &AuditEvent<'_>, now: SystemTime) -> bool {
-    let mut queued = false;
-    // (What Argus says of itself always has the form of an event.)
-    let _ = own(core, event, now, |entry, ms| {
-        if room_for_own(state, entry.len()) {
-            number(core, state, entry, ms);
-            state.queue.push_own(entry);
-            queued = true;
-        }
-    });
-    queued
-}
-
-fn own(
-    core: &Core,
-    event: &AuditEvent<'_>,
-    now: SystemTime,
-    done: impl FnOnce(&mut [u8], u64),
-) -> Result<(), AuditError> {
-    let now = time::split(now);
-    let call = Call { now, trace: None, observers: Default::default(), own: true, stack: false };
-    accept::with_buffers(|buffers| {
-        let len = accept::encode(event, &core.rules, &call, buffers).map_err(|e| *e)?;
-        done(buffers.entry.get_mut(..len).unwrap_or_default(), time::millis(now));
-        Ok(())
-    })
-}
-
-fn number(core: &Core, state: &mut State, entry: &mut [u8], ms: u64) {
-    state.last_seq += 1;
-    let id = core.mint(ms, state.last_seq);
-    let check = entry::check(entry);
-    entry::number(entry, state.last_seq, id, check);
 }

@@ -389,12 +389,7 @@ impl Writer {
 
     /// Opens what was taken from the queue, and takes secrets out by their shape: from here on nobody sees them.
     fn withhold(&self, chunks: &mut [Chunk]) {
-        let shapes = self.core.rules.redaction.compiled().ok();
-        for opened in chunks.iter_mut().map(Chunk::open) {
-            if let Some(shapes) = shapes {
-                shapes.chunk(opened);
-            }
-        }
+        crate::queue::open(chunks, &self.core.rules.redaction);
     }
 
     /// The gap record of losses that never got a number.

@@ -507,7 +507,10 @@ pub(crate) fn read_header(bytes: &[u8], path: &Path) -> Result<Option<Header>, T
             format!("the journal has version {}, this build knows {VERSION}", word(8)),
         )
         .at(path)
-        .help("use a newer Argus; the file is kept as it is"));
+        .help(match word(8) < VERSION {
+            true => "open the trail once with the Argus that wrote it; the file is kept as it is",
+            false => "use a newer Argus; the file is kept as it is",
+        }));
     }
     let identity = bytes.get(IDENTITY..IDENTITY + word(12) as usize).unwrap_or_default();
     if check(id(24), id(40), identity) != word(56) {
@@ -544,7 +547,11 @@ mod tests {
         let expected = Header { number: 7, log_id: log, writer, owner: owner.clone() };
         assert_eq!(read_header(&bytes, path).unwrap(), Some(expected));
         bytes[8] = 3;
-        assert_eq!(read_header(&bytes, path).unwrap_err().kind(), ErrorKind::NewerVersion);
+        let newer = read_header(&bytes, path).unwrap_err();
+        assert!(newer.kind() == ErrorKind::NewerVersion && newer.to_string().contains("newer Argus"), "{newer}");
+        bytes[8] = 1;
+        let older = read_header(&bytes, path).unwrap_err();
+        assert!(older.to_string().contains("that wrote it"), "{older}");
         bytes[8] = 2;
         bytes[41] ^= 1;
         assert_eq!(read_header(&bytes, path).unwrap_err().kind(), ErrorKind::Damaged);

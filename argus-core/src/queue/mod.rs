@@ -10,6 +10,7 @@ pub(crate) mod segment;
 
 use crate::entry::entries;
 use crate::members;
+use crate::redaction::Redaction;
 use journal::JournalQueue;
 use memory::MemoryQueue;
 use segment::Span;
@@ -46,7 +47,7 @@ impl Chunk {
     }
 
     /// Opens the entries: from here on their contexts are JSON. What the queue counts stays as it is, and what a journal holds.
-    pub(crate) fn open(&mut self) -> &mut [u8] {
+    fn open(&mut self) -> &mut [u8] {
         let opened = |bytes: &[u8]| {
             let mut copy = Vec::with_capacity(bytes.len() + bytes.len() / 8);
             entries(bytes).for_each(|e| members::open_into(e, &mut copy));
@@ -57,6 +58,16 @@ impl Chunk {
             Chunk::Own(bytes) => bytes,
             Chunk::Memory(bytes, copy) => copy.get_or_insert_with(|| opened(bytes)),
             Chunk::Mapped(span, _, copy) => copy.get_or_insert_with(|| opened(span.bytes())),
+        }
+    }
+}
+
+/// Opens what was taken from the queue, and takes secrets out by their shape: from here on nobody sees them.
+pub(crate) fn open(chunks: &mut [Chunk], redaction: &Redaction) {
+    let shapes = redaction.compiled().ok();
+    for opened in chunks.iter_mut().map(Chunk::open) {
+        if let Some(shapes) = shapes {
+            shapes.chunk(opened);
         }
     }
 }

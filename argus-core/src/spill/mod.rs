@@ -463,12 +463,7 @@ impl Spiller {
     }
 
     fn write_chunks(&mut self, mut chunks: Vec<Chunk>) {
-        let shapes = self.core.rules.redaction.compiled().ok();
-        for opened in chunks.iter_mut().map(Chunk::open) {
-            if let Some(shapes) = shapes {
-                shapes.chunk(opened);
-            }
-        }
+        crate::queue::open(&mut chunks, &self.core.rules.redaction);
         self.prepare(&chunks);
         let written = self.append();
         let core = self.core.clone();
