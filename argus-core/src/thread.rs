@@ -1,6 +1,11 @@
-//! Marks Argus's own threads, so that a call from an observer or callback never waits for the thread it runs on.
+//! Argus's own threads: they are marked, so that a call from an observer or callback never waits for the thread it runs on, and scheduled so that they are in nobody's
+//! way.
+
+mod policy;
 
 use std::cell::Cell;
+
+pub(crate) use policy::background;
 
 #[cfg(all(test, shuttle))]
 shuttle::thread_local!(static ARGUS: Cell<bool> = Cell::new(false));

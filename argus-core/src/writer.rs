@@ -29,6 +29,7 @@ use crate::spill::{Batch, Cause};
 use crate::stack::Names;
 use crate::store::{Closed, Ends, ForeignRow, Head, Store, late};
 use crate::sync::MutexGuard;
+use crate::thread;
 use crate::time;
 use crate::value::Value;
 pub(crate) use seal::{Identity, LogWriter, context_of, seal_entry, seal_log_record, sha256_hex};
@@ -45,6 +46,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_s
 
 /// How long a group grows where a killed process loses nothing by it.
 const JOURNAL_DELAY: Duration = Duration::from_millis(2);
+/// After somebody waited for a commit, so long others are expected to.
+const WAITED: Duration = Duration::from_secs(1);
 /// Between two records that the queue is nearly full.
 const HIGH_WATER_PAUSE: Duration = Duration::from_secs(60);
 
@@ -64,6 +67,8 @@ pub(crate) struct Writer {
     high_water: Option<Instant>,
     stats: stats::Stats,
     group: group::Group,
+    /// When somebody last waited for a commit.
+    waited: Option<Instant>,
     piled: backlog::Piled,
     /// That one failed: tried again, its batch gets the same bytes.
     again: bool,
@@ -145,6 +150,7 @@ impl Writer {
             high_water: None,
             stats,
             group: Default::default(),
+            waited: None,
             piled: Default::default(),
         }
     }
@@ -253,6 +259,8 @@ impl Writer {
 
     /// Waits for work and takes it: chunks from the queue, then gap records that are due.
     fn gather(&mut self) -> Gathered {
+        // Whoever waits for it wants it at once; nobody else should notice that it works.
+        thread::background(self.waited.is_none_or(|t| t.elapsed() > WAITED));
         let core = self.core.clone();
         let config = &core.config;
         let now = config.clock.now();

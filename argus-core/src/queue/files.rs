@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -165,6 +166,9 @@ fn started(pid: &str) -> Option<u64> {
     }
 }
 
+/// Bytes of a new segment that are written at once.
+const WRITE: usize = 64 << 10;
+
 impl Beside {
     fn path(&self, writer: WriterId, ending: &str) -> PathBuf {
         let mut name = self.trail.as_os_str().to_owned();
@@ -242,11 +246,14 @@ impl Beside {
         let file = self.create(&path).map_err(fail)?;
         let reserve = || -> std::io::Result<Segment> {
             fallocate(&file, FallocateFlags::empty(), 0, len as u64)?;
+            // Pages are made several times faster by writing than by touching them, and more than one at a time.
+            let zeros = [0; WRITE];
+            for at in (0..len).step_by(WRITE) {
+                file.write_all_at(zeros.get(..WRITE.min(len - at)).unwrap_or_default(), at as u64)?;
+            }
             let mut segment = Segment::map(&file, len)?;
-            let bytes = segment.bytes_mut();
-            write_header(bytes, log_id, writer, owner);
-            // Touched now, so that no caller waits for a page.
-            bytes.iter_mut().skip(HEADER).step_by(4096).for_each(|b| *std::hint::black_box(b) = 0);
+            segment.touch();
+            write_header(segment.bytes_mut(), log_id, writer, owner);
             Ok(segment)
         };
         reserve().map(|segment| Made { segment, path: path.clone() }).map_err(|e| {

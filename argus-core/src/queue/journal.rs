@@ -33,6 +33,8 @@ pub(crate) struct JournalQueue {
     /// About the length of a run.
     run: usize,
     tail: Tail,
+    /// Less room than this in the current segment, and the next one is made.
+    begun: usize,
     path: PathBuf,
     number: u64,
     /// Bytes of the current segment that are pushed and not released.
@@ -76,6 +78,7 @@ impl JournalQueue {
             number: 1,
             unreleased: 0,
             taken,
+            begun: len / 8 * 7,
             marks: VecDeque::with_capacity(len / run + 1),
             last_mark: taken,
             ready: VecDeque::with_capacity(64),
@@ -188,7 +191,7 @@ impl JournalQueue {
             self.made -= usize::from(!keep);
             return Some(Task::Zero(segment, path, keep));
         }
-        if self.spare.is_empty() && self.made < self.most && !self.stuck {
+        if self.wants_more() {
             self.made += 1;
             return Some(Task::Make);
         }
@@ -197,7 +200,12 @@ impl JournalQueue {
 
     /// Whether the keeper has something to do.
     pub(crate) fn has_task(&self) -> bool {
-        !self.idle.is_empty() || (self.spare.is_empty() && self.made < self.most && !self.stuck)
+        !self.idle.is_empty() || self.wants_more()
+    }
+
+    /// Whether the next segment should be made: not before the current one is in use, for who logs little needs no other.
+    fn wants_more(&self) -> bool {
+        self.spare.is_empty() && self.tail.room() < self.begun && self.made < self.most && !self.stuck
     }
 
     /// A segment that is ready.

@@ -61,6 +61,7 @@ impl Keeper {
     /// The body of the thread.
     pub(crate) fn run(mut self, core: &Core) {
         crate::thread::mark_argus();
+        crate::thread::background(true);
         let mut told = false;
         loop {
             let task = {

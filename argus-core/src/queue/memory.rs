@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Room;
+use super::segment::prefetch;
 
 /// Size of a chunk, but less than a small bound, so that what one holds is never the whole queue; one larger entry gets a chunk of its own.
 const CHUNK: usize = 64 << 10;
@@ -54,7 +55,10 @@ impl MemoryQueue {
     pub(crate) fn push(&mut self, entry: &[u8]) {
         self.bytes += entry.len();
         match self.chunks.back_mut() {
-            Some(c) if c.capacity() - c.len() >= entry.len() => c.extend_from_slice(entry),
+            Some(c) if c.capacity() - c.len() >= entry.len() => {
+                c.extend_from_slice(entry);
+                prefetch(c.spare_capacity_mut().as_ptr().cast());
+            }
             _ => {
                 let mut chunk = self.spare.pop().unwrap_or_default();
                 self.fewest = self.fewest.min(self.spare.len());

@@ -1,5 +1,7 @@
 //! After a transaction: the account is kept, those who wait are told, observers hear of it. On the writer's thread.
 
+use std::time::Instant;
+
 use super::Writer;
 use crate::entry::{Entry, Part, entries};
 use crate::error::AuditError;
@@ -40,6 +42,9 @@ impl Writer {
             }
             self.group.committed(acks.len(), state.acks.len());
             waited_for = state.hurry > 0 || state.closing.is_some();
+        }
+        if waited_for || !acks.is_empty() {
+            self.waited = Some(Instant::now());
         }
         if waited_for {
             core.progress.notify_all();

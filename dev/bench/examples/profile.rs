@@ -1,4 +1,5 @@
-//! Something to hold a profiler to: so many calls of one kind, then a close. `profile KIND [CALLS]`, where KIND is `memory`, `journal`, `watch` or `change`; see
+//! Something to hold a profiler to: so many calls of one kind, then a close. `profile KIND [CALLS]`, where KIND is `memory`, `journal`, `watch`,
+//! `change`, `bare` or `durable`; see
 //! `docs/performance.md`.
 #![allow(clippy::unwrap_used)]
 
@@ -19,6 +20,11 @@ fn main() {
     for _ in 0..calls {
         let recorded = match kind.as_str() {
             "watch" => logger.log_file_watch("file_watch_start", "/etc/shop/db.yaml"),
+            "bare" => logger.log(AuditEvent::info("request")),
+            "durable" => {
+                let event = AuditEvent::info("request").with("user", "jane").with("status", 200);
+                logger.log_durable(event.with("path", "/orders")).map(|r| Some(r.record_id))
+            }
             "change" => {
                 let event = AuditEvent::critical("config_change").file_path("/etc/shop/db.yaml");
                 let event = event.old_value(&old).new_value(&new);

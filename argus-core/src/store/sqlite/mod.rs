@@ -348,9 +348,10 @@ impl Store for SqliteStore {
         let err = self.err("cannot read rows of other programs");
         let read = |conn: &Connection| -> rusqlite::Result<Vec<ForeignRow>> {
             let mut statement = conn.prepare_cached(schema::SELECT_FOREIGN)?;
-            let mut rows = statement.query([i64::try_from(limit).unwrap_or(i64::MAX)])?;
+            let mut rows = statement.query([])?;
             let (mut out, mut bytes) = (Vec::new(), 0);
-            while bytes < BYTES
+            while out.len() < limit
+                && bytes < BYTES
                 && let Some(row) = rows.next()?
             {
                 let mut cells = Vec::with_capacity(schema::FOREIGN_COLUMNS.len());
@@ -463,5 +464,28 @@ impl Store for SqliteStore {
         let _ = conn.busy_timeout(Duration::ZERO);
         let _ = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         conn.close().map_err(|(_, e)| error("cannot close the audit database", &self.path, e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    #[test]
+    fn no_transaction_prepares_a_statement_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let access = Access { mode: 0o600, group: None };
+        let mut store = SqliteStore::open(&dir.path().join("t.db"), access, WriterId::random(), "shop").unwrap();
+        for writer_last in 1..=20 {
+            let head = store.begin().unwrap();
+            assert!(store.foreign(500).unwrap().is_empty());
+            let log_writer_last = head.log_writer_last;
+            store.commit(&Ends { writer_last, log_writer_last, closed: Closed::No }).unwrap();
+        }
+        let select = store.conn().unwrap().prepare_cached(schema::SELECT_FOREIGN).unwrap();
+        let status = |what| select.get_status(what);
+        assert_eq!((status(StatementStatus::Run), status(StatementStatus::RePrepare)), (20, 0));
     }
 }

@@ -28,8 +28,9 @@ pub(crate) const FOREIGN_COLUMNS: &[&str] = &[
     "created_at",
 ];
 
+/// Without a `LIMIT`: bound to a parameter, SQLite would prepare the statement anew at each run, which took as long as the rest of a small transaction.
 pub(crate) const SELECT_FOREIGN: &str = "SELECT id, timestamp, level, event, component, original_output_file, file_path, old_value, new_value, user_agent, \
-    process_id, process_name, context, checksum, created_at FROM foreign_events ORDER BY id LIMIT ?1";
+    process_id, process_name, context, checksum, created_at FROM foreign_events ORDER BY id";
 
 /// The statements of the schema, as SQLite keeps them: without the last semicolon.
 fn statements() -> impl Iterator<Item = &'static str> {

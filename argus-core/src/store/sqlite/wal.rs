@@ -1,6 +1,8 @@
 //! How much the write-ahead log holds. A reader's snapshot keeps it from being begun anew, and nobody but that reader can end it: so the log grows, commits go on,
 //! and it is said. Runs on the writer's thread, between transactions.
 
+use std::path::Path;
+
 use super::SqliteStore;
 use crate::error::{ErrorKind, TrailError};
 use crate::store::Backlog;
@@ -12,8 +14,7 @@ impl SqliteStore {
     pub(super) fn look_at_wal(&mut self) -> Backlog {
         let mut name = self.path.as_os_str().to_owned();
         name.push("-wal");
-        // By its name: closing a descriptor of ours would drop SQLite's locks.
-        let bytes = std::fs::symlink_metadata(name).map_or(0, |m| m.len());
+        let bytes = size(Path::new(&name)).unwrap_or(0);
         let mut backlog = Backlog { bytes, stuck: None };
         let Some(conn) = self.conn.as_ref().filter(|_| bytes > MOST) else { return backlog };
         // Passive: waits for nobody. What it could copy is copied; the file gets shorter with the next commit.
@@ -28,6 +29,18 @@ impl SqliteStore {
         }
         backlog
     }
+}
+
+/// Bytes of a file. By its name: closing a descriptor of ours would drop SQLite's locks. And nothing but its size: once a file's times were asked for, Linux 6.13 and
+/// later note the next write's to the nanosecond, and so each sync of the log would wait for the file system's journal, too.
+fn size(path: &Path) -> std::io::Result<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+        Ok(statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::SIZE)?.stx_size)
+    }
+    #[cfg(not(target_os = "linux"))]
+    std::fs::symlink_metadata(path).map(|m| m.len())
 }
 
 #[cfg(test)]
