@@ -150,8 +150,7 @@ fn encode_inner(
     json.clear();
     let mut ends = [0; 2];
     if !(event.old.is_absent() && event.new.is_absent()) {
-        ends[0] = change(&event.old, "old_value", rules, json, scratch, field)?;
-        ends[1] = change(&event.new, "new_value", rules, json, scratch, field)?;
+        ends = changes(event, rules, json, scratch, field)?;
     }
     let (agent, actor, action) = (bytes(event.user_agent), bytes(event.actor), bytes(event.action));
     let trace_state = call.trace.map(|t| t.trace_state).filter(|t| t.len() <= MAX_TRACE_STATE).unwrap_or_default();
@@ -159,7 +158,7 @@ fn encode_inner(
     // Beside the context.
     let parts = texts + json.len() + trace_state.len() + if call.stack { MAX_STACK } else { 0 };
 
-    let mut w = EntryWriter::begin(entry, parts + MOST_PLAIN);
+    let mut w = EntryWriter::begin(entry, parts + MOST_PLAIN).ok_or_else(other_length)?;
     w.head(event.level, event.actor_type, event.outcome, secs, nanos);
     w.carrier(call.trace, call.observers);
     if call.own {
@@ -181,7 +180,8 @@ fn encode_inner(
         if size > MAX_RECORD {
             return Err(AuditError::TooLarge { field: "record".into(), size, limit: MAX_RECORD }.into());
         }
-        w = EntryWriter::again(entry, name.len() + component.len(), parts + json.len() - start);
+        w = EntryWriter::again(entry, name.len() + component.len(), parts + json.len() - start)
+            .ok_or_else(other_length)?;
         w.utf8(Part::Context, json.get(start..).unwrap_or_default());
         json.truncate(start);
     }
@@ -203,7 +203,12 @@ fn encode_inner(
     if nul {
         return Err(which_has_nul(&[name.as_bytes(), component.as_bytes(), &path, agent, actor, action]));
     }
-    w.end().ok_or_else(|| invalid("record", "its entry has another length than was counted: a defect of Argus").into())
+    w.end().ok_or_else(other_length)
+}
+
+#[cold]
+fn other_length() -> Box<AuditError> {
+    invalid("record", "its entry has another length than was counted: a defect of Argus").into()
 }
 
 #[cold]
@@ -237,7 +242,7 @@ fn plain(event: &AuditEvent<'_>, rules: &Rules, w: &mut EntryWriter<'_>) -> bool
             let twice = |before: &Field<'_>| before.key.is(&field.key);
             !fields.get(..n).unwrap_or_default().iter().any(twice) && member(field, rules, w)
         }),
-        None => plain_of_many(event, rules, w),
+        None => w.lend(|w| plain_of_many(event, rules, w)),
     };
     if rules.context.is_empty() || !written {
         return written;
@@ -252,16 +257,30 @@ fn plain(event: &AuditEvent<'_>, rules: &Rules, w: &mut EntryWriter<'_>) -> bool
 }
 
 #[inline(never)]
-fn plain_of_many(event: &AuditEvent<'_>, rules: &Rules, w: &mut EntryWriter<'_>) -> bool {
-    (0..event.member_count()).all(|n| {
+fn plain_of_many(event: &AuditEvent<'_>, rules: &Rules, mut w: EntryWriter<'_>) -> Option<usize> {
+    let all = (0..event.member_count()).all(|n| {
         let field = event.member(n);
-        !(0..n).any(|m| event.member(m).key.is(&field.key)) && member(&field, rules, w)
-    })
+        !(0..n).any(|m| event.member(m).key.is(&field.key)) && member(&field, rules, &mut w)
+    });
+    all.then(|| w.at())
 }
 
 #[inline(always)]
 fn member(Field { key, value }: &Field<'_>, rules: &Rules, w: &mut EntryWriter<'_>) -> bool {
     !key.reserved && !rules.redaction.hides_ending(key.ending, key.text) && members::write(w, key, value)
+}
+
+/// Writes both values of a change, and tells where they end. (Not inlined, as nothing that makes JSON: what most events need should be near together.)
+#[inline(never)]
+fn changes(
+    event: &AuditEvent<'_>,
+    rules: &Rules,
+    json: &mut Vec<u8>,
+    scratch: &mut Scratch,
+    field: &Cell<&'static str>,
+) -> Result<[usize; 2], Box<AuditError>> {
+    let old = change(&event.old, "old_value", rules, json, scratch, field)?;
+    Ok([old, change(&event.new, "new_value", rules, json, scratch, field)?])
 }
 
 /// Writes a value of a change, and tells where it ends.
@@ -286,10 +305,15 @@ fn change(
 #[inline]
 fn path_text(path: &std::path::Path) -> Cow<'_, [u8]> {
     let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
-    if bytes.is_ascii() || std::str::from_utf8(bytes).is_ok() {
-        return Cow::Borrowed(bytes);
+    if bytes.is_ascii() { Cow::Borrowed(bytes) } else { path_not_ascii(path, bytes) }
+}
+
+#[cold]
+fn path_not_ascii<'a>(path: &std::path::Path, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+    match std::str::from_utf8(bytes) {
+        Ok(_) => Cow::Borrowed(bytes),
+        Err(_) => Cow::Owned(path.to_string_lossy().into_owned().into_bytes()),
     }
-    Cow::Owned(path.to_string_lossy().into_owned().into_bytes())
 }
 
 #[inline(always)]
@@ -310,6 +334,7 @@ fn json_error(field: String, e: JsonError) -> AuditError {
 }
 
 /// Writes the context: the event's own members, and those of the configuration that it does not name. In order from the start, so that no text is moved.
+#[inline(never)]
 fn encode_context(
     event: &AuditEvent<'_>,
     raw_path: Option<&std::path::Path>,

@@ -3,10 +3,18 @@
 use std::fmt;
 use std::time::SystemTime;
 
+use crate::{sys, time};
+
 /// Where a trail gets its wall-clock time from.
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
     /// The time now.
     fn now(&self) -> SystemTime;
+
+    /// The same as seconds and nanoseconds since the Unix epoch; `None` outside the years 0000 to 9999.
+    #[doc(hidden)]
+    fn parts(&self) -> Option<(i64, u32)> {
+        time::split(self.now())
+    }
 }
 
 /// The machine's clock.
@@ -17,6 +25,11 @@ impl Clock for SystemClock {
     #[inline]
     fn now(&self) -> SystemTime {
         SystemTime::now()
+    }
+
+    #[inline]
+    fn parts(&self) -> Option<(i64, u32)> {
+        sys::now()
     }
 }
 

@@ -234,7 +234,7 @@ impl Core {
         if self.forked() {
             return Err(AuditError::Forked.into());
         }
-        let split = time::split(self.config.clock.now());
+        let split = self.config.clock.parts();
         let hook;
         let trace = match (event.trace, carrier.trace) {
             (Trace::Unset, Trace::Unset) => match &self.config.trace_context {

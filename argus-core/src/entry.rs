@@ -73,16 +73,23 @@ fn get<const N: usize>(buf: &[u8], at: usize) -> [u8; N] {
 /// Room that must be left behind what is written: short texts are put down as whole words.
 const SLACK: usize = 32;
 
+/// Longer texts are not put down as words.
+const SHORT: usize = 16;
+/// The most that a member of a short name and a short text has: asked for once.
+const WINDOW: usize = 8 + 2 * SHORT;
+
 /// Writes one entry at the front of a buffer, whose length is room and no more: what a `Vec` asks at every push is asked once. Parts come in order.
 pub(crate) struct EntryWriter<'b> {
+    head: &'b mut [u8; HEAD],
+    /// For the texts.
     room: &'b mut [u8],
     at: usize,
 }
 
 impl<'b> EntryWriter<'b> {
-    /// For an entry with so many bytes of parts.
+    /// For an entry with so many bytes of parts. (Always `Some`: there is room.)
     #[inline(always)]
-    pub(crate) fn begin(buf: &'b mut Vec<u8>, parts: usize) -> Self {
+    pub(crate) fn begin(buf: &'b mut Vec<u8>, parts: usize) -> Option<Self> {
         const EMPTY: [u8; HEAD] = {
             let mut head = [0; HEAD];
             let mut i = LENGTHS;
@@ -92,11 +99,9 @@ impl<'b> EntryWriter<'b> {
             }
             head
         };
-        if buf.len() < HEAD + parts + SLACK {
-            grow(buf, HEAD + parts + SLACK);
-        }
-        put(buf, 0, EMPTY);
-        Self { room: buf, at: HEAD }
+        let (head, room) = split(buf, parts)?;
+        *head = EMPTY;
+        Some(Self { head, room, at: 0 })
     }
 
     #[inline(always)]
@@ -108,31 +113,32 @@ impl<'b> EntryWriter<'b> {
         secs: i64,
         nanos: u32,
     ) {
-        put(self.room, SECS, secs.to_le_bytes());
-        put(self.room, NANOS, nanos.to_le_bytes());
+        put(self.head, SECS, secs.to_le_bytes());
         let (actor, outcome) = (actor.map_or(0, |a| a as u8 + 1), outcome.map_or(0, |o| o as u8 + 1));
-        put(self.room, LEVEL, [level as u8, actor, outcome]);
+        // As one word.
+        let [a, b, c, d] = nanos.to_le_bytes();
+        put(self.head, NANOS, [a, b, c, d, level as u8, actor, outcome, 0]);
     }
 
     #[inline(always)]
     pub(crate) fn carrier(&mut self, trace: Option<&TraceContext<'_>>, observers: ObserverSet) {
         if let Some(t) = trace {
-            put(self.room, TRACE, [1, t.flags, u8::from(t.remote)]);
-            put(self.room, TRACE_ID, t.trace_id);
-            put(self.room, SPAN_ID, t.span_id);
+            put(self.head, TRACE, [1, t.flags, u8::from(t.remote)]);
+            put(self.head, TRACE_ID, t.trace_id);
+            put(self.head, SPAN_ID, t.span_id);
         }
-        put(self.room, OBSERVERS, observers.0.to_le_bytes());
+        put(self.head, OBSERVERS, observers.0.to_le_bytes());
     }
 
     /// Marks a record that Argus makes of itself.
     pub(crate) fn own(&mut self) {
-        put(self.room, KIND, [OWN]);
+        put(self.head, KIND, [OWN]);
     }
 
     /// A stack whose names are known.
     pub(crate) fn named_stack(&mut self, names: Option<&str>) {
         if names.is_some_and(|n| !n.is_empty()) {
-            put(self.room, NAMED, [1]);
+            put(self.head, NAMED, [1]);
             self.text(Part::Stack, names);
         }
     }
@@ -161,7 +167,7 @@ impl<'b> EntryWriter<'b> {
         if !write(self) {
             return None;
         }
-        put(self.room, KIND, [MEMBERS]);
+        put(self.head, KIND, [MEMBERS]);
         self.part(Part::Context, start);
         // A member's head is longer than its quotes, colon and comma; but the brackets count.
         Some(self.at - start + 2)
@@ -169,14 +175,60 @@ impl<'b> EntryWriter<'b> {
 
     /// Goes back to where the context begins, behind so many bytes of texts, with room for so many bytes of parts in the same buffer.
     #[cold]
-    pub(crate) fn again(buf: &'b mut Vec<u8>, texts: usize, parts: usize) -> Self {
-        if buf.get(KIND) == Some(&MEMBERS) {
-            put(buf, KIND, [0]);
+    pub(crate) fn again(buf: &'b mut Vec<u8>, texts: usize, parts: usize) -> Option<Self> {
+        let (head, room) = split(buf, parts)?;
+        if head.get(KIND) == Some(&MEMBERS) {
+            put(head, KIND, [0]);
         }
-        if buf.len() < HEAD + parts + SLACK {
-            grow(buf, HEAD + parts + SLACK);
+        Some(Self { head, room, at: texts })
+    }
+
+    /// A member, which is eight bytes, its name and its value; `word` has the first eight bytes of the name. False if there is no room.
+    #[inline(always)]
+    pub(crate) fn member(&mut self, head: u64, name: &[u8], word: u64, value: MemberValue<'_>) -> bool {
+        let window = self.room.get_mut(self.at..).and_then(|r| r.first_chunk_mut::<WINDOW>());
+        let long = matches!(value, MemberValue::Text(t) if t.len() > SHORT);
+        let Some(window) = window.filter(|_| name.len() <= SHORT && !long) else {
+            let at = long_member(self.room, self.at, head, name, value);
+            self.at = at.unwrap_or(self.at);
+            return at.is_some();
+        };
+        put(window, 0, head.to_le_bytes());
+        put(window, 8, word.to_le_bytes());
+        // Of a text of more than eight bytes the last eight, too. The two overlap, and where they do they agree.
+        if let (true, Some(last)) = (name.len() > 8, name.last_chunk::<8>()) {
+            put(window, name.len(), *last);
         }
-        Self { room: buf, at: HEAD + texts }
+        let at = 8 + name.len();
+        self.at += at;
+        match value {
+            MemberValue::Word(number) => {
+                put(window, at, number.to_le_bytes());
+                self.at += 8;
+            }
+            MemberValue::Text(text) => {
+                put(window, at, text::word(text).to_le_bytes());
+                if let (true, Some(last)) = (text.len() > 8, text.last_chunk::<8>()) {
+                    put(window, at + text.len() - 8, *last);
+                }
+                self.at += text.len();
+            }
+        }
+        true
+    }
+
+    /// Lends itself to `write`, which tells where it came to. (By value: what is lent by reference is not kept in registers.)
+    #[inline(always)]
+    pub(crate) fn lend(&mut self, write: impl FnOnce(EntryWriter<'_>) -> Option<usize>) -> bool {
+        let end = write(EntryWriter { head: self.head, room: self.room, at: self.at });
+        self.at = end.unwrap_or(self.at);
+        end.is_some()
+    }
+
+    /// Where it stands, in the texts.
+    #[inline(always)]
+    pub(crate) fn at(&self) -> usize {
+        self.at
     }
 
     /// Whether so many bytes have room.
@@ -185,17 +237,10 @@ impl<'b> EntryWriter<'b> {
         self.at + len + SLACK <= self.room.len()
     }
 
-    /// Eight bytes of a member.
-    #[inline(always)]
-    pub(crate) fn word(&mut self, word: u64) {
-        put(self.room, self.at, word.to_le_bytes());
-        self.at += 8;
-    }
-
     #[inline(always)]
     fn part(&mut self, part: Part, start: usize) {
         let len = u32::try_from(self.at - start).unwrap_or(0);
-        put(self.room, LENGTHS + 4 * part as usize, len.to_le_bytes());
+        put(self.head, LENGTHS + 4 * part as usize, len.to_le_bytes());
     }
 
     /// Appends bytes as they are. True if there may be a NUL among them.
@@ -204,13 +249,20 @@ impl<'b> EntryWriter<'b> {
         let at = self.at;
         self.at += b.len();
         match (b.first_chunk(), b.last_chunk()) {
-            (Some(first), Some(last)) if b.len() <= 16 => {
+            (Some(first), Some(last)) if b.len() <= SHORT => {
                 // The two overlap, and where they do they agree.
                 put(self.room, at, *first);
                 put(self.room, at + b.len() - 8, *last);
                 has_zero(u64::from_le_bytes(*first)) || has_zero(u64::from_le_bytes(*last))
             }
-            (Some(_), _) => self.append_long(at, b),
+            (Some(_), _) => match (b.first_chunk(), b.last_chunk()) {
+                (Some(first), Some(last)) if b.len() <= 2 * SHORT => {
+                    put::<SHORT>(self.room, at, *first);
+                    put::<SHORT>(self.room, at + b.len() - SHORT, *last);
+                    [first, last].iter().any(|half| half.as_chunks().0.iter().any(|w| has_zero(u64::from_le_bytes(*w))))
+                }
+                _ => append_long(self.room, at, b),
+            },
             _ => {
                 let word = text::word(b);
                 put(self.room, at, word.to_le_bytes());
@@ -219,37 +271,66 @@ impl<'b> EntryWriter<'b> {
         }
     }
 
-    /// The same of bytes whose first eight are known as a number.
-    #[inline(always)]
-    pub(crate) fn append_known(&mut self, b: &[u8], word: u64) {
-        if b.len() <= 8 {
-            put(self.room, self.at, word.to_le_bytes());
-            self.at += b.len();
-        } else {
-            self.append(b);
-        }
-    }
-
-    #[inline(never)]
-    fn append_long(&mut self, at: usize, b: &[u8]) -> bool {
-        if let Some(place) = self.room.get_mut(at..at + b.len()) {
-            place.copy_from_slice(b);
-        }
-        let (words, rest) = b.as_chunks();
-        // Without a way out early: so several words are looked at together.
-        words.iter().fold(0, |m, w| m | zeros(u64::from_le_bytes(*w))) != 0 || rest.contains(&0)
-    }
-
     /// Fills up, notes the length and returns it; `None` if the room was too short, which is a mistake of whoever said how much there would be. To whole words
     /// would do; but the check value is taken of sixteen bytes at a time, and slowly of a rest.
     #[inline(always)]
     pub(crate) fn end(self) -> Option<usize> {
-        let len = self.at.next_multiple_of(16);
+        const { assert!(HEAD.is_multiple_of(16)) }
+        let len = HEAD + self.at.next_multiple_of(16);
         // Whatever did not fit before leaves no room here.
         self.room.get_mut(self.at..self.at + SLACK / 2)?.copy_from_slice(&[0; SLACK / 2]);
-        put(self.room, LEN, u32::try_from(len).unwrap_or(0).to_le_bytes());
+        put(self.head, LEN, u32::try_from(len).unwrap_or(0).to_le_bytes());
         Some(len)
     }
+}
+
+// Functions of what they need, not of the writer: so the compiler keeps the writer in registers.
+
+#[inline(never)]
+fn append_long(room: &mut [u8], at: usize, b: &[u8]) -> bool {
+    if let Some(place) = room.get_mut(at..at + b.len()) {
+        place.copy_from_slice(b);
+    }
+    let (words, rest) = b.as_chunks();
+    // Without a way out early: so several words are looked at together.
+    words.iter().fold(0, |m, w| m | zeros(u64::from_le_bytes(*w))) != 0 || rest.contains(&0)
+}
+
+/// A member as it comes, and where it ends; `None` if there is no room.
+#[inline(never)]
+fn long_member(room: &mut [u8], at: usize, head: u64, name: &[u8], value: MemberValue<'_>) -> Option<usize> {
+    let number;
+    let value = match value {
+        MemberValue::Word(n) => {
+            number = n.to_le_bytes();
+            &number
+        }
+        MemberValue::Text(text) => text,
+    };
+    let end = at + 8 + name.len() + value.len();
+    let place = room.get_mut(at..end + SLACK)?;
+    let (start, place) = place.split_at_mut_checked(8)?;
+    let (place, rest) = place.split_at_mut_checked(name.len())?;
+    start.copy_from_slice(&head.to_le_bytes());
+    place.copy_from_slice(name);
+    rest.get_mut(..value.len())?.copy_from_slice(value);
+    Some(end)
+}
+
+/// A member's value: a number, or bytes.
+#[derive(Clone, Copy)]
+pub(crate) enum MemberValue<'a> {
+    Word(u64),
+    Text(&'a [u8]),
+}
+
+/// The head of an entry and the room behind it, for so many bytes of parts.
+#[inline(always)]
+fn split(buf: &mut Vec<u8>, parts: usize) -> Option<(&mut [u8; HEAD], &mut [u8])> {
+    if buf.len() < HEAD + parts + SLACK {
+        grow(buf, HEAD + parts + SLACK);
+    }
+    buf.split_first_chunk_mut()
 }
 
 #[cold]
@@ -279,10 +360,11 @@ pub(crate) fn check(entry: &[u8]) -> u32 {
 static FRESH: LazyLock<crc32fast::Hasher> = LazyLock::new(crc32fast::Hasher::new);
 
 /// Gives an entry its number and identity, in the critical section; and with them the check value, of which `check` is the larger part.
+#[inline]
 pub(crate) fn number(entry: &mut [u8], writer_seq: u64, id: RecordId, check: u32) {
+    put(entry, CHECK, mixed(check, writer_seq, id).to_le_bytes());
     put(entry, SEQ, writer_seq.to_le_bytes());
     put(entry, ID, id.0);
-    put(entry, CHECK, mixed(check, writer_seq, id).to_le_bytes());
 }
 
 /// Mixes number and identity into a check value: each of their bits changes it.
@@ -501,7 +583,7 @@ mod tests {
     fn every_byte_counts_in_the_check_value() {
         for len in 1..40 {
             let mut entry = Vec::new();
-            let mut w = EntryWriter::begin(&mut entry, len);
+            let mut w = EntryWriter::begin(&mut entry, len).unwrap();
             w.head(Level::Warn, Some(ActorType::User), Some(Outcome::Failure), 1_795_000_000, 120_000_000);
             let t = TraceContext { trace_id: [3; 16], span_id: [4; 8], flags: 1, remote: true, trace_state: "a=b" };
             w.carrier(Some(&t), ObserverSet(1 << 63));

@@ -137,6 +137,7 @@ mod spill;
 mod stack;
 mod store;
 mod sync;
+mod sys;
 mod thread;
 mod time;
 mod value;

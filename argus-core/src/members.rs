@@ -1,7 +1,7 @@
 //! The members of a context as they wait in the queue, where all of them are scalars or text: as they came. Whoever takes entries from the queue opens them, which
 //! puts the members in order and makes them JSON; no caller pays for that. Format: `docs/record-format.md`, section 8.
 
-use crate::entry::{Entry, EntryWriter};
+use crate::entry::{Entry, EntryWriter, MemberValue};
 use crate::json::{Key, quote_into, utf16_cmp, write_u64};
 use crate::value::{V, Value};
 
@@ -20,37 +20,20 @@ const JSON: u8 = 5;
 /// Appends a member, unless it is absent. False if its value must be made JSON on the caller's thread, or there is no room.
 #[inline(always)]
 pub(crate) fn write(w: &mut EntryWriter<'_>, key: &Key<'_>, value: &Value<'_>) -> bool {
-    let (kind, number) = match value.0 {
-        V::Bool(b) => (BOOL, b.into()),
-        V::I64(i) => (I64, i.cast_unsigned()),
-        V::U64(u) => (U64, u),
-        V::Str(t) => return text(w, TEXT, key, t),
-        V::Canonical(t) => return text(w, JSON, key, t),
+    let (kind, value) = match value.0 {
+        V::Bool(b) => (BOOL, MemberValue::Word(b.into())),
+        V::I64(i) => (I64, MemberValue::Word(i.cast_unsigned())),
+        V::U64(u) => (U64, MemberValue::Word(u)),
+        V::Str(t) => (TEXT, MemberValue::Text(t.as_bytes())),
+        V::Canonical(t) => (JSON, MemberValue::Text(t.as_bytes())),
         V::Absent => return true,
         V::F64(_) | V::Json(_) | V::JsonOrText(_) | V::Dyn(_) => return false,
     };
-    let room = w.has_room(HEAD + key.text.len() + 8);
-    if room {
-        name(w, kind, key, 8);
-        w.word(number);
-    }
-    room
-}
-
-#[inline(always)]
-fn text(w: &mut EntryWriter<'_>, kind: u8, key: &Key<'_>, value: &str) -> bool {
-    let room = w.has_room(HEAD + key.text.len() + value.len());
-    if room {
-        name(w, kind, key, value.len());
-        w.append(value.as_bytes());
-    }
-    room
-}
-
-#[inline(always)]
-fn name(w: &mut EntryWriter<'_>, kind: u8, key: &Key<'_>, value: usize) {
-    w.word(head(kind, key, value));
-    w.append_known(key.text.as_bytes(), key.word());
+    let len = match value {
+        MemberValue::Word(_) => 8,
+        MemberValue::Text(text) => text.len(),
+    };
+    w.member(head(kind, key, len), key.text.as_bytes(), key.word(), value)
 }
 
 /// The kind, the length of the name in three bytes, that of the value in four. (Both are below the cap of a record.)

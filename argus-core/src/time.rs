@@ -21,6 +21,12 @@ pub(crate) fn split(t: SystemTime) -> Option<(i64, u32)> {
             if d.subsec_nanos() == 0 { (-secs, 0) } else { (-secs - 1, 1_000_000_000 - d.subsec_nanos()) }
         }
     };
+    in_range(secs, nanos)
+}
+
+/// The parts of a time, if a record can have it.
+#[inline(always)]
+pub(crate) fn in_range(secs: i64, nanos: u32) -> Option<(i64, u32)> {
     (FIRST..=LAST).contains(&secs).then_some((secs, nanos))
 }
 

@@ -233,7 +233,7 @@ mod properties {
             let (rules, mut chunk) = (shapes(), Vec::new());
             for t in &texts {
                 let mut entry = Vec::new();
-                let mut w = EntryWriter::begin(&mut entry, 10 + 8 * t.len());
+                let mut w = EntryWriter::begin(&mut entry, 10 + 8 * t.len()).unwrap();
                 w.text(Part::Event, Some("e"));
                 w.text(Part::Context, Some(&serde_json::json!({ "t": t }).to_string()));
                 w.text(Part::UserAgent, Some(t));

@@ -155,7 +155,7 @@ pub(crate) fn parse(text: &str, writer: WriterId, buffers: &mut Buffers, out: &m
         remote: carrier.remote,
         trace_state: &carrier.trace_state,
     });
-    let mut w = EntryWriter::begin(&mut buffers.entry, text.len());
+    let mut w = EntryWriter::begin(&mut buffers.entry, text.len()).ok_or("there is no room for its texts")?;
     let actor = f.actor_type.and_then(|a| a.parse::<ActorType>().ok());
     let outcome = f.outcome.and_then(|o| o.parse::<Outcome>().ok());
     w.head(level, actor, outcome, secs, nanos);
@@ -194,7 +194,7 @@ mod tests {
 
     fn one(full: bool) -> Vec<u8> {
         let mut e = Vec::new();
-        let mut w = EntryWriter::begin(&mut e, 200);
+        let mut w = EntryWriter::begin(&mut e, 200).unwrap();
         w.head(Level::Warn, full.then_some(ActorType::User), full.then_some(Outcome::Failure), 1_700_000_000, 12_345);
         let t = TraceContext { trace_id: [3; 16], span_id: [4; 8], flags: 1, remote: true, trace_state: "a=b" };
         w.carrier(full.then_some(&t), ObserverSet(if full { 1 << 63 } else { 0 }));

@@ -3,15 +3,7 @@
 
 use std::cell::Cell;
 
-#[derive(Clone, Copy, PartialEq)]
-enum Policy {
-    /// Not asked yet.
-    Unknown,
-    Other,
-    Batch,
-    /// Somebody chose another one for the process, or it cannot be changed.
-    Fixed,
-}
+use crate::sys::{self, Policy};
 
 thread_local!(static POLICY: Cell<Policy> = const { Cell::new(Policy::Unknown) });
 
@@ -20,47 +12,12 @@ pub(crate) fn background(on: bool) {
     let wanted = if on { Policy::Batch } else { Policy::Other };
     let mut policy = POLICY.get();
     if policy == Policy::Unknown {
-        policy = system::policy();
+        policy = sys::policy();
     }
     if policy != Policy::Fixed && policy != wanted {
-        policy = if system::set(wanted) { wanted } else { Policy::Fixed };
+        policy = if sys::set_policy(wanted) { wanted } else { Policy::Fixed };
     }
     POLICY.set(policy);
-}
-
-#[cfg(all(target_os = "linux", not(miri), not(shuttle)))]
-mod system {
-    use super::Policy;
-
-    /// That of the calling thread.
-    #[allow(unsafe_code)]
-    pub(super) fn policy() -> Policy {
-        let (mut policy, mut param) = (0, libc::sched_param { sched_priority: 0 });
-        // SAFETY: the calling thread is one that lives, and the two places are this function's.
-        let failed = unsafe { libc::pthread_getschedparam(libc::pthread_self(), &raw mut policy, &raw mut param) };
-        if failed == 0 && policy == libc::SCHED_OTHER { Policy::Other } else { Policy::Fixed }
-    }
-
-    #[allow(unsafe_code)]
-    pub(super) fn set(policy: Policy) -> bool {
-        let number = if policy == Policy::Batch { libc::SCHED_BATCH } else { libc::SCHED_OTHER };
-        let param = libc::sched_param { sched_priority: 0 };
-        // SAFETY: the calling thread is one that lives; the parameters are read and not kept.
-        unsafe { libc::pthread_setschedparam(libc::pthread_self(), number, &raw const param) == 0 }
-    }
-}
-
-#[cfg(not(all(target_os = "linux", not(miri), not(shuttle))))]
-mod system {
-    use super::Policy;
-
-    pub(super) fn policy() -> Policy {
-        Policy::Fixed
-    }
-
-    pub(super) fn set(_: Policy) -> bool {
-        false
-    }
 }
 
 #[cfg(all(test, target_os = "linux", not(miri), not(shuttle)))]

@@ -311,7 +311,7 @@ mod tests {
         let mut bytes = Vec::new();
         for n in numbers {
             let mut e = Vec::new();
-            let mut w = EntryWriter::begin(&mut e, 0);
+            let mut w = EntryWriter::begin(&mut e, 0).unwrap();
             w.head(Level::Info, None, None, 0, 0);
             let len = w.end().unwrap();
             e.truncate(len);
