@@ -18,7 +18,7 @@ use crate::health::{Health, Ledger};
 use crate::id::{RecordId, WriterId};
 use crate::level::Level;
 use crate::observers::Observers;
-use crate::pending::{Completer, Pending, Waiter};
+use crate::pending::{Bells, Completer, Completion, Pending, Waiter};
 use crate::queue::segment::ForkMark;
 use crate::queue::{Queue, QueueKind, Room};
 use crate::sink::{Caller, Carrier, CloseReport, LossReason, Trace};
@@ -114,6 +114,8 @@ pub(crate) struct Core {
     /// Random part of this writer's record ids.
     id_seed: u128,
     mark: Option<Arc<ForkMark>>,
+    /// Callers wait here for their records.
+    pub(crate) bells: Bells,
 }
 
 impl Core {
@@ -151,6 +153,7 @@ impl Core {
             observers: Observers::new(config.on_error.clone()),
             id_seed: u128::from_be_bytes(WriterId::random().0),
             mark: ForkMark::new().map(Arc::new),
+            bells: Bells::default(),
             rules,
             config,
             writer,
@@ -346,7 +349,7 @@ impl Core {
         accepted: &mut Accepted,
     ) -> Result<(), Box<AuditError>> {
         // Made before the lock, since making it allocates; its id follows.
-        let waiter = ack.then(|| Waiter::new(self.mark.clone()));
+        let waiter = ack.then(|| Waiter::new(self.mark.clone(), self.bells.now()));
         let check = if self.journal.load(Ordering::Relaxed) { entry::check(bytes) } else { 0 };
         let mut deadline = None;
         let mut state = self.lock();
@@ -511,9 +514,9 @@ impl Core {
         };
         let acks = std::mem::take(&mut state.acks);
         drop(state);
-        for (_, completer) in acks {
-            completer.complete(Err(error.clone()));
-        }
+        let mut all = Completion::default();
+        acks.into_iter().for_each(|(_, completer)| all.add(completer, Err(error.clone())));
+        all.wake();
         self.progress.notify_all();
         self.space.notify_all();
         self.spill.notify_all();

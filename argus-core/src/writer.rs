@@ -309,7 +309,14 @@ impl Writer {
             };
             let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else { break };
             (state.delaying, state.callers) = (true, callers);
-            state = core.work.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
+            if callers == 0 {
+                state = core.work.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
+            } else {
+                // They are on their way. To sleep and to be woken takes as long as they do.
+                drop(state);
+                std::thread::yield_now();
+                state = core.lock();
+            }
             state.delaying = false;
         }
         if !state.spill.active && self.stats.is_due() {
@@ -340,6 +347,7 @@ impl Writer {
             bytes += chunk.bytes().len();
             chunks.push(chunk);
         }
+        core.bells.turn();
         let closing = state.closing.filter(|_| state.queue.is_empty());
         if !chunks.is_empty() {
             state.spill.batch = Batch::Preparing;

@@ -15,6 +15,7 @@ use crate::entry::entries;
 use crate::error::{AuditError, ErrorKind, TrailError};
 use crate::event::AuditEvent;
 use crate::id::WriterId;
+use crate::pending::{Completer, Completion};
 use crate::queue::Chunk;
 use crate::queue::files::{Beside, Owner, WriterLock};
 use crate::sink::{Receipt, State as Fate};
@@ -489,7 +490,7 @@ impl Spiller {
     }
 
     /// After a sync: the account, and those who wait.
-    fn account(&self, state: &mut State, chunks: &[Chunk]) -> Vec<(crate::pending::Completer, Receipt)> {
+    fn account(&self, state: &mut State, chunks: &[Chunk]) -> Vec<(Completer, Receipt)> {
         let (mut callers, mut last, mut acks) = (0, state.spill.synced, Vec::new());
         // (Few wait; the ids of those who do stand in the entries.)
         for e in chunks.iter().flat_map(|c| entries(c.bytes())) {
@@ -510,8 +511,8 @@ impl Spiller {
     }
 }
 
-fn acknowledge(acks: Vec<(crate::pending::Completer, Receipt)>) {
-    for (completer, receipt) in acks {
-        completer.complete(Ok(receipt));
-    }
+fn acknowledge(acks: Vec<(Completer, Receipt)>) {
+    let mut all = Completion::default();
+    acks.into_iter().for_each(|(completer, receipt)| all.add(completer, Ok(receipt)));
+    all.wake();
 }

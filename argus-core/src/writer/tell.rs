@@ -7,6 +7,7 @@ use crate::entry::{Entry, Part, entries};
 use crate::error::AuditError;
 use crate::id::RecordId;
 use crate::observers::Observation;
+use crate::pending::Completion;
 use crate::queue::{Chunk, QueueKind};
 use crate::record::{Json, Record};
 use crate::sink::{OwnedTraceContext, Receipt, State as Fate, Trace};
@@ -63,17 +64,20 @@ impl Writer {
         if acks.peek().is_none() && !observed {
             return;
         }
+        let mut all = Completion::default();
         for e in chunks.iter().flat_map(|c| entries(c.bytes())) {
-            let seq = e.writer_seq();
-            if acks.peek().is_some_and(|(s, _)| *s == seq)
-                && let Some((_, completer)) = acks.next()
-            {
-                completer.complete(Ok(receipt_of(seq, e.record_id())));
+            if acks.peek().is_none() {
+                break;
             }
-            if observed && core.observers.wanted(e.observers()) {
-                let receipt = receipt_of(seq, e.record_id());
-                self.observe(&e, Ok(receipt));
+            if let Some((seq, completer)) = acks.next_if(|(seq, _)| *seq == e.writer_seq()) {
+                all.add(completer, Ok(receipt_of(seq, e.record_id())));
             }
+        }
+        // They first: observers have time.
+        all.wake();
+        let observed = chunks.iter().flat_map(|c| entries(c.bytes())).filter(|_| observed);
+        for e in observed.filter(|e| core.observers.wanted(e.observers())) {
+            self.observe(&e, Ok(receipt_of(e.writer_seq(), e.record_id())));
         }
         core.observers.done(last);
     }
@@ -144,9 +148,9 @@ impl Writer {
             }
             acks.extend(state.acks.drain(..));
         }
-        for (_, completer) in acks {
-            completer.complete(Err(error.clone()));
-        }
+        let mut all = Completion::default();
+        acks.into_iter().for_each(|(_, completer)| all.add(completer, Err(error.clone())));
+        all.wake();
         for e in chunks.iter().flat_map(|c| entries(c.bytes())).filter(|e| self.core.observers.wanted(e.observers())) {
             self.observe(&e, Err(error.clone()));
         }
