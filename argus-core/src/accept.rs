@@ -188,8 +188,11 @@ fn encode_inner(
     nul |= w.utf8(Part::FilePath, &path);
     nul |= w.utf8(Part::UserAgent, agent);
     if ends[1] > 0 {
-        w.utf8(Part::OldValue, json.get(..ends[0]).unwrap_or_default());
-        w.utf8(Part::NewValue, json.get(ends[0]..ends[1]).unwrap_or_default());
+        for (part, range) in [(Part::OldValue, 0..ends[0]), (Part::NewValue, ends[0]..ends[1])] {
+            if let Some(json) = json.get(range).filter(|j| !j.is_empty()) {
+                w.json(part, json);
+            }
+        }
     }
     nul |= w.utf8(Part::ActorId, actor);
     nul |= w.utf8(Part::Action, action);

@@ -160,6 +160,26 @@ impl<'b> EntryWriter<'b> {
         zero
     }
 
+    /// A part of JSON, which has no NUL.
+    #[inline(always)]
+    pub(crate) fn json(&mut self, part: Part, json: &[u8]) {
+        const HALF: usize = 32;
+        let (start, at) = (self.at, self.at);
+        match (json.first_chunk(), json.last_chunk()) {
+            (Some(first), Some(last)) if json.len() <= 2 * HALF => {
+                put::<HALF>(self.room, at, *first);
+                put::<HALF>(self.room, at + json.len() - HALF, *last);
+            }
+            _ => {
+                if let Some(place) = self.room.get_mut(at..at + json.len()) {
+                    place.copy_from_slice(json);
+                }
+            }
+        }
+        self.at += json.len();
+        self.part(part, start);
+    }
+
     /// The context as members that are opened later (see `members`), and how many bytes they may have as JSON but for escapes. `None` if `write` gave up.
     #[inline(always)]
     pub(crate) fn members(&mut self, write: impl FnOnce(&mut Self) -> bool) -> Option<usize> {
