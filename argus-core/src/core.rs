@@ -37,6 +37,9 @@ const STUCK: Duration = Duration::from_secs(1);
 /// A level above all: nothing passes.
 const SHUT: u8 = 4;
 
+/// Who waits for a record: its number, its id, and the end to be told.
+pub(crate) type Ack = (u64, RecordId, Completer);
+
 pub(crate) struct State {
     pub(crate) queue: Queue,
     pub(crate) ledger: Ledger,
@@ -47,7 +50,7 @@ pub(crate) struct State {
     /// First number that was abandoned: from there on nothing is committed.
     pub(crate) lost_from: Option<u64>,
     /// Those who wait for a record, in order of its number.
-    pub(crate) acks: VecDeque<(u64, Completer)>,
+    pub(crate) acks: VecDeque<Ack>,
     pub(crate) closing: Option<Instant>,
     pub(crate) closed: bool,
     pub(crate) report: CloseReport,
@@ -378,7 +381,7 @@ impl Core {
         state.ledger.accepted();
         if let Some(waiter) = waiter {
             let (pending, completer) = waiter.name(id);
-            state.acks.push_back((seq, completer));
+            state.acks.push_back((seq, id, completer));
             accepted.pending = Some(pending);
         }
         let enough = if ack {
@@ -515,7 +518,7 @@ impl Core {
         let acks = std::mem::take(&mut state.acks);
         drop(state);
         let mut all = Completion::default();
-        acks.into_iter().for_each(|(_, completer)| all.add(completer, Err(error.clone())));
+        acks.into_iter().for_each(|(.., completer)| all.add(completer, Err(error.clone())));
         all.wake();
         self.progress.notify_all();
         self.space.notify_all();
@@ -573,6 +576,9 @@ impl Core {
             h.queue_bytes = state.queue.bytes();
             h.closed = state.closed;
             h.queue = state.queue.kind();
+            if !state.closed && h.degraded.is_none() {
+                h.degraded = state.queue.trouble().map(|why| format!("the queue cannot grow: {why}"));
+            }
             h
         };
         health.filtered = self.filtered.load(Ordering::Relaxed);

@@ -442,7 +442,7 @@ pub(crate) struct Entry<'a> {
     bytes: &'a [u8],
 }
 
-/// The entries of a chunk, in order.
+/// The entries of a chunk that is opened, in order.
 pub(crate) fn entries(mut bytes: &[u8]) -> impl Iterator<Item = Entry<'_>> {
     std::iter::from_fn(move || {
         let len = u32::from_le_bytes(get(bytes, LEN)) as usize;
@@ -452,9 +452,18 @@ pub(crate) fn entries(mut bytes: &[u8]) -> impl Iterator<Item = Entry<'_>> {
     })
 }
 
+/// An entry as it waits in a queue or stands in a journal: its context may be members, so it is opened before anything but its number is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Queued<'a>(Entry<'a>);
+
+/// The entries of a chunk that is not opened yet, in order.
+pub(crate) fn queued(bytes: &[u8]) -> impl Iterator<Item = Queued<'_>> {
+    entries(bytes).map(Queued)
+}
+
 /// What stands at the front of bytes that may have been torn.
 pub(crate) enum Next<'a> {
-    Entry(Entry<'a>, &'a [u8]),
+    Entry(Queued<'a>, &'a [u8]),
     /// No entry was begun here.
     End,
     /// Something stands here that does not check.
@@ -471,7 +480,7 @@ pub(crate) fn next_checked(bytes: &[u8]) -> Next<'_> {
         Some((head, rest)) if len >= HEAD && len.is_multiple_of(8) => {
             let entry = Entry { bytes: head };
             let sum = mixed(check(head), entry.writer_seq(), entry.record_id());
-            if sum.to_le_bytes() == get(head, CHECK) { Next::Entry(entry, rest) } else { Next::Torn }
+            if sum.to_le_bytes() == get(head, CHECK) { Next::Entry(Queued(entry), rest) } else { Next::Torn }
         }
         _ => Next::Torn,
     }
@@ -542,24 +551,6 @@ impl<'a> Entry<'a> {
         let (addresses, _) = self.bytes_of(Part::Stack)?.as_chunks();
         Some(addresses.iter().copied().map(u64::from_le_bytes))
     }
-    /// Appends the entry with its context as JSON, which `json` makes of members that are not yet opened. Its check value is no longer one.
-    pub(crate) fn open_into(&self, out: &mut Vec<u8>, json: impl FnOnce(&[u8], &mut Vec<u8>)) {
-        let (start, context) = (out.len(), self.place_of(Part::Context));
-        let Some(context) = context.filter(|_| self.byte(KIND) == MEMBERS) else {
-            return out.extend_from_slice(self.bytes);
-        };
-        let part = |range| self.bytes.get(range).unwrap_or_default();
-        out.extend_from_slice(part(0..context.start));
-        json(part(context.clone()), out);
-        let len = out.len() - start - context.start;
-        out.extend_from_slice(part(context.end..self.bytes.len()));
-        out.resize(start + (out.len() - start).next_multiple_of(16), 0);
-        let entry = out.get_mut(start..).unwrap_or_default();
-        let whole = entry.len();
-        put(entry, LEN, u32::try_from(whole).unwrap_or(0).to_le_bytes());
-        put(entry, LENGTHS + 4 * Part::Context as usize, u32::try_from(len).unwrap_or(0).to_le_bytes());
-        put(entry, KIND, [0]);
-    }
     /// All texts, in the order of [`Part`]: one walk, for those who need most of them.
     pub(crate) fn texts(&self) -> [Option<&'a str>; TEXTS] {
         debug_assert!(self.byte(KIND) != MEMBERS, "the members are not opened");
@@ -595,6 +586,38 @@ impl<'a> Entry<'a> {
     }
 }
 
+impl<'a> Queued<'a> {
+    #[cfg(test)]
+    pub(crate) fn of(bytes: &'a [u8]) -> Option<Self> {
+        Entry::of(bytes).map(Self)
+    }
+    pub(crate) fn writer_seq(&self) -> u64 {
+        self.0.writer_seq()
+    }
+    pub(crate) fn len(&self) -> usize {
+        self.0.bytes.len()
+    }
+    /// Appends the entry with its context as JSON, which `json` makes of members that are not yet opened. Its check value is no longer one.
+    pub(crate) fn open_into(&self, out: &mut Vec<u8>, json: impl FnOnce(&[u8], &mut Vec<u8>)) {
+        let Entry { bytes } = self.0;
+        let (start, context) = (out.len(), self.0.place_of(Part::Context));
+        let Some(context) = context.filter(|_| self.0.byte(KIND) == MEMBERS) else {
+            return out.extend_from_slice(bytes);
+        };
+        let part = |range| bytes.get(range).unwrap_or_default();
+        out.extend_from_slice(part(0..context.start));
+        json(part(context.clone()), out);
+        let len = out.len() - start - context.start;
+        out.extend_from_slice(part(context.end..bytes.len()));
+        out.resize(start + (out.len() - start).next_multiple_of(16), 0);
+        let entry = out.get_mut(start..).unwrap_or_default();
+        let whole = entry.len();
+        put(entry, LEN, u32::try_from(whole).unwrap_or(0).to_le_bytes());
+        put(entry, LENGTHS + 4 * Part::Context as usize, u32::try_from(len).unwrap_or(0).to_le_bytes());
+        put(entry, KIND, [0]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -614,7 +637,7 @@ mod tests {
             let sum = check(&entry);
             number(&mut entry, 42, RecordId([0x71; 16]), sum);
             let Next::Entry(read, []) = next_checked(&entry) else { panic!("{len} bytes of text") };
-            assert_eq!((read.writer_seq(), read.text(Part::Event)), (42, Some("e".repeat(len).as_str())));
+            assert_eq!((read.writer_seq(), read.0.text(Part::Event)), (42, Some("e".repeat(len).as_str())));
             for at in CHECK..entry.len() {
                 let mut torn = entry.clone();
                 torn[at] ^= 1;

@@ -55,8 +55,13 @@ mod switch {
     struct Inner {
         store: Option<(StoreFault, ErrorKind, u32)>,
         spill: Option<SpillFault>,
+        segment: Option<ErrorKind>,
         /// A transaction waits, or a write to the pending file.
         stuck: bool,
+        /// So many more commits work before the fault stands.
+        good: u32,
+        /// The checksums of what each transaction tried to commit, the one that is open last.
+        tries: Option<Vec<Vec<String>>>,
     }
 
     /// The switch. Clones share it.
@@ -79,6 +84,18 @@ mod switch {
             self.0.1.notify_all();
         }
 
+        /// As `store`, of commits, after so many more that work. From here on [`tries`](Self::tries) are kept.
+        pub fn commits(&self, good: u32, kind: ErrorKind, times: u32) {
+            let mut inner = self.lock();
+            (inner.store, inner.good, inner.tries) = (Some((StoreFault::Commit, kind, times)), good, Some(Vec::new()));
+            self.0.1.notify_all();
+        }
+
+        /// The checksums of what each transaction tried to commit.
+        pub fn tries(&self) -> Vec<Vec<String>> {
+            self.lock().tries.clone().unwrap_or_default()
+        }
+
         /// Makes every write to the pending file fail.
         pub fn spill(&self, kind: ErrorKind) {
             self.lock().spill = Some(SpillFault::Error(kind));
@@ -94,10 +111,15 @@ mod switch {
             self.lock().spill = Some(SpillFault::Panic);
         }
 
+        /// Lets no segment of a journal be made but the first.
+        pub fn segments(&self, kind: ErrorKind) {
+            self.lock().segment = Some(kind);
+        }
+
         /// Everything works again.
         pub fn heal(&self) {
             let mut inner = self.lock();
-            (inner.store, inner.spill) = (None, None);
+            (inner.store, inner.spill, inner.segment) = (None, None, None);
             self.0.1.notify_all();
         }
 
@@ -109,6 +131,15 @@ mod switch {
 
         pub(crate) fn of_store(&self, at: StoreFault) -> Result<(), TrailError> {
             let mut inner = self.lock();
+            if at == StoreFault::Begin
+                && let Some(tries) = &mut inner.tries
+            {
+                tries.push(Vec::new());
+            }
+            if at == StoreFault::Commit && inner.good > 0 {
+                inner.good -= 1;
+                return Ok(());
+            }
             match &mut inner.store {
                 Some((StoreFault::Stuck, ..)) if at == StoreFault::Begin => {
                     inner.stuck = true;
@@ -127,6 +158,17 @@ mod switch {
                 }
                 _ => Ok(()),
             }
+        }
+
+        fn inserted(&self, checksum: &str) {
+            if let Some(last) = self.lock().tries.as_mut().and_then(|t| t.last_mut()) {
+                last.push(checksum.into());
+            }
+        }
+
+        pub(crate) fn of_segment(&self) -> Result<(), TrailError> {
+            let kind = self.lock().segment;
+            kind.map_or(Ok(()), |k| Err(TrailError::new(k, "the journal was told to get no further segment")))
         }
 
         pub(crate) fn of_spill(&self) -> Result<(), TrailError> {
@@ -190,6 +232,7 @@ mod switch {
         }
         fn insert(&mut self, fields: &Fields<'_>, checksum: &str) -> Result<(), TrailError> {
             self.faults.of_store(StoreFault::Insert)?;
+            self.faults.inserted(checksum);
             self.inner.insert(fields, checksum)
         }
         fn insert_all(
@@ -200,6 +243,7 @@ mod switch {
             self.inner.insert_all(&mut |insert| {
                 all(&mut |fields, checksum| {
                     faults.of_store(StoreFault::Insert)?;
+                    faults.inserted(checksum);
                     insert(fields, checksum)
                 })
             })

@@ -38,7 +38,7 @@ pub struct Health {
     pub queue_bytes: usize,
     /// Bytes of SQLite's write-ahead log after the last commit; 0 for other stores.
     pub wal_bytes: u64,
-    /// What keeps the store from committing, or what piles up while it does, if anything.
+    /// What keeps the store from committing or the queue from growing, or what piles up while they do, if anything.
     pub degraded: Option<String>,
     /// When the last commit was.
     pub last_commit: Option<SystemTime>,

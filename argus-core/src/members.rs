@@ -1,7 +1,7 @@
 //! The members of a context as they wait in the queue, where all of them are scalars or text: as they came. Whoever takes entries from the queue opens them, which
 //! puts the members in order and makes them JSON; no caller pays for that. Format: `docs/record-format.md`, section 8.
 
-use crate::entry::{Entry, EntryWriter, MemberValue};
+use crate::entry::{EntryWriter, MemberValue, Queued};
 use crate::json::{Key, quote_into, utf16_cmp, write_u64};
 use crate::value::{V, Value};
 
@@ -106,6 +106,6 @@ fn json(mut bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Appends an entry as it is read: with its context as JSON.
-pub(crate) fn open_into(entry: Entry<'_>, out: &mut Vec<u8>) {
+pub(crate) fn open_into(entry: Queued<'_>, out: &mut Vec<u8>) {
     entry.open_into(out, json);
 }

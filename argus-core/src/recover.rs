@@ -14,12 +14,13 @@ use crate::id::WriterId;
 use crate::level::Level;
 use crate::queue::files::{self, Beside, Owner};
 use crate::sink::LossReason;
+use crate::spill::records::Numbered;
 use crate::store::{Closed, Ends, Head, Insert, Store};
 use crate::time;
 use crate::value::Value;
-use crate::writer::{Identity, LogWriter, context_of, seal_entry, seal_log_record};
+use crate::writer::{Identity, LogWriter, Stamp, context_of, seal_entry, seal_log_record};
 use left::{Files, Left};
-use sources::{Numbered, Sources};
+use sources::Sources;
 
 /// Bytes of entries in one transaction.
 const BATCH: usize = 4 << 20;
@@ -100,7 +101,8 @@ impl<'a> Group<'a> {
 impl Chain<'_> {
     fn seal(&mut self, insert: &mut Insert<'_>, event: &str, level: Level, context: &str) -> Result<(), TrailError> {
         let Self { core, me, canonical, head, log_writer, created_at } = self;
-        seal_log_record(core, insert, canonical, head, log_writer, created_at, (event, level, context), me)
+        let stamp = Stamp::now(core);
+        seal_log_record(&stamp, insert, canonical, head, log_writer, created_at, (event, level, context), me)
     }
 
     fn say(&mut self, insert: &mut Insert<'_>, event: &str, members: &[(&str, Value<'_>)]) -> Result<(), TrailError> {

@@ -32,7 +32,7 @@ use crate::sync::MutexGuard;
 use crate::thread;
 use crate::time;
 use crate::value::Value;
-pub(crate) use seal::{Identity, LogWriter, context_of, seal_entry, seal_log_record, sha256_hex};
+pub(crate) use seal::{Identity, LogWriter, Stamp, context_of, seal_entry, seal_log_record, sha256_hex};
 use seal::{new_id, seal};
 
 /// Bytes of entries after which a transaction takes no more.
@@ -74,6 +74,7 @@ pub(crate) struct Writer {
     again: bool,
     /// The last number of that batch.
     again_to: Option<u64>,
+    stamps: seal::Stamps,
 }
 
 /// What `gather` found.
@@ -147,6 +148,7 @@ impl Writer {
             created_at: String::new(),
             again: false,
             again_to: None,
+            stamps: Default::default(),
             high_water: None,
             stats,
             group: Default::default(),
@@ -168,10 +170,10 @@ impl Writer {
         let e = match trouble {
             Some(e) => e,
             None => {
-                let mut chunks = [Chunk::Own(own.clone())];
+                let mut chunks = vec![Chunk::Own(own.clone())];
                 self.withhold(&mut chunks);
                 let Err(e) = self.transact(&[chunks[0].bytes()], Also::default()) else {
-                    self.acknowledge(&chunks);
+                    self.acknowledge(Arc::new(chunks));
                     return Ok(());
                 };
                 self.store.rollback();
@@ -238,11 +240,11 @@ impl Writer {
                         match self.commit(&batch, None, false) {
                             Outcome::Committed => {
                                 let took = began.elapsed();
-                                self.acknowledge(&batch);
+                                self.acknowledge(batch);
                                 self.group.told(Instant::now(), took);
                             }
                             // The merge commits it.
-                            Outcome::Spilled => {}
+                            Outcome::Spilled => self.release(batch),
                             Outcome::Failed(e) => {
                                 // Closing came while the store failed.
                                 self.core.observers.error(AuditError::Store(e.clone()));
@@ -250,7 +252,6 @@ impl Writer {
                             }
                         }
                     }
-                    self.release(batch);
                     self.look_at_backlog(committing);
                 }
             }
@@ -508,6 +509,7 @@ impl Writer {
             self.created_at.clear();
         }
         let mut head = self.store.begin()?;
+        self.stamps.begin(self.again, head.next_seq);
         let now = match self.again {
             true => std::mem::take(&mut self.created_at),
             false => time::created_at(self.core.config.clock.now()),
@@ -582,9 +584,10 @@ impl Writer {
         level: Level,
         context: &str,
     ) -> Result<(), TrailError> {
-        let Self { store, canonical, identity, core, .. } = self;
+        let Self { store, canonical, identity, core, stamps, .. } = self;
         let insert = &mut |f: &Fields<'_>, sum: &str| store.insert(f, sum);
-        seal_log_record(core, insert, canonical, head, lw, created_at, (event, level, context), identity)
+        let stamp = stamps.next(core);
+        seal_log_record(&stamp, insert, canonical, head, lw, created_at, (event, level, context), identity)
     }
 
     fn adopt(
@@ -600,7 +603,7 @@ impl Writer {
         seal(&mut |f, sum| self.store.insert(f, sum), &mut self.canonical, &mut Vec::new(), head, fields)
     }
 
-    /// The batch is committed, spilled or abandoned: its space is given back.
+    /// The pending file has the batch: its space is given back.
     fn release(&self, batch: Arc<Vec<Chunk>>) {
         let mut state = self.core.lock();
         state.spill.batch = Batch::None;

@@ -99,11 +99,22 @@ fn damage_entry(segment: &Path, nth: usize) {
     fs::write(segment, bytes).unwrap();
 }
 
-/// Opens the trail, closes it again, and gives what it was told meanwhile.
+/// Opens the trail, closes it again, and gives what it was told meanwhile. What a reader showed before as pending is what is in then.
 fn reopen_with(config: AuditConfig) -> Vec<String> {
     let (tell, told) = mpsc::channel();
+    let path = config.output_file.clone();
+    let expected = path.exists().then(|| [numbers(&path), shown(&path)].concat());
     close(&AuditLogger::open(config.on_error(move |e| drop(tell.send(e.to_string())))).unwrap());
+    if let Some(expected) = expected {
+        assert!(numbers(&path) == expected, "shown: {expected:?}, then there: {:?}", numbers(&path));
+    }
     told.try_iter().collect()
+}
+
+/// The numbers of the events `n` that a reader shows as pending.
+fn shown(path: &Path) -> Vec<u64> {
+    let all = AuditReader::open(path).unwrap().pending().unwrap().map(Result::unwrap);
+    all.filter(|r| r.event == "n").map(|r| r.context_value("i").unwrap().as_u64().unwrap()).collect()
 }
 
 fn reopen(path: &Path) -> Vec<String> {

@@ -104,7 +104,7 @@ fn write_at(file: &Path, at: usize, bytes: &[u8]) {
 #[test]
 fn one_bad_line_costs_only_itself() {
     type Change = fn(&Path, &str, usize);
-    let changes: [(&str, Vec<u64>, Change); 6] = [
+    let changes: [(&str, Vec<u64>, Change); 7] = [
         ("a head that is none", vec![], |file, _, _| write_at(file, 5, b"X")),
         ("a head of a newer version", vec![], |file, _, _| write_at(file, "{\"argus_pending\":".len(), b"2")),
         ("not UTF-8", vec![15], |file, line, at| write_at(file, at + line.find("\"level\"").unwrap() + 1, b"\xff")),
@@ -121,6 +121,11 @@ fn one_bad_line_costs_only_itself() {
         ("a number that is not there yet", vec![15], |file, line, at| {
             let number = line.find("\"writer_seq\":").unwrap() + "\"writer_seq\":".len();
             write_at(file, at + number, b"99");
+        }),
+        ("a number of one further down", vec![15], |file, line, at| {
+            let begin = line.find("\"writer_seq\":").unwrap() + "\"writer_seq\":".len();
+            let number: u64 = line[begin..begin + 2].parse().unwrap();
+            write_at(file, at + begin, (number + 3).to_string().as_bytes());
         }),
         ("nothing but zeros", vec![15], |file, line, at| write_at(file, at, &vec![0; line.len()])),
     ];

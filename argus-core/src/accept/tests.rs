@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::entry::{self, Entry};
+use crate::entry::{self, Entry, Queued};
 use crate::level::Level;
 
 #[derive(Clone, Debug)]
@@ -85,7 +85,7 @@ fn opened(event: &AuditEvent<'_>, rules: &Rules) -> Result<(String, bool), Strin
     let len = encode(event, rules, &CALL, &mut buffers).map_err(|e| e.to_string())?;
     let sum = entry::check(&buffers.entry[..len]);
     entry::number(&mut buffers.entry[..len], 7, crate::id::RecordId([3; 16]), sum);
-    let entry = Entry::of(&buffers.entry[..len]).unwrap();
+    let entry = Queued::of(&buffers.entry[..len]).unwrap();
     let mut out = b"before".to_vec();
     members::open_into(entry, &mut out);
     assert_eq!(entry::length(&out[6..]), Some(out.len() - 6));
@@ -132,7 +132,7 @@ proptest! {
         for len in [bytes.len(), 0, 1 << 20] {
             entry[92..96].copy_from_slice(&u32::try_from(len).unwrap().to_le_bytes());
             let mut out = Vec::new();
-            members::open_into(Entry::of(&entry).unwrap(), &mut out);
+            members::open_into(Queued::of(&entry).unwrap(), &mut out);
         }
     }
 }

@@ -299,7 +299,7 @@ impl Beside {
             flock(&file, FlockOperation::NonBlockingLockExclusive)?;
             match file.write_all(&owner.line()) {
                 // What it says is worth having; that it is locked is what counts.
-                Err(e) if e.kind() == std::io::ErrorKind::StorageFull => file.set_len(0)?,
+                Err(e) if is_full(&e) => file.set_len(0)?,
                 written => written?,
             }
             std::fs::rename(&unnamed, path)?;
@@ -442,6 +442,11 @@ pub(super) fn split_name(rest: &[u8]) -> Option<(WriterId, &str)> {
     Some((WriterId::parse_exact(writer)?, ending.strip_prefix('.')?))
 }
 
+/// Whether there is no room on a disk, or none for this user.
+fn is_full(e: &std::io::Error) -> bool {
+    matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}
+
 /// A lock that is held.
 #[derive(Debug)]
 pub(crate) struct WriterLock {
@@ -458,7 +463,11 @@ impl WriterLock {
         let mut line = self.owner.line();
         let old = usize::try_from(self.file.metadata()?.len()).unwrap_or(0);
         line.resize(line.len().max(old), b' ');
-        std::os::unix::fs::FileExt::write_all_at(&self.file, &line, 0)
+        match std::os::unix::fs::FileExt::write_all_at(&self.file, &line, 0) {
+            // There was no room for the first one either. Without a text nobody believes more of the queue than he should.
+            Err(e) if old == 0 && is_full(&e) => self.file.set_len(0),
+            written => written,
+        }
     }
 
     /// Removes the file; the writer is closed or recovered.

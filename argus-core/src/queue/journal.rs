@@ -29,34 +29,53 @@ struct Used {
     unreleased: usize,
 }
 
+/// The segment that is being filled.
+struct Current {
+    tail: Tail,
+    path: PathBuf,
+    /// Bytes that are pushed and not released.
+    unreleased: usize,
+    /// Where the writer goes on.
+    taken: usize,
+    last_mark: usize,
+}
+
+/// What the keeper is about to supply.
+#[derive(PartialEq)]
+enum Coming {
+    New,
+    Zeroed,
+}
+
 pub(crate) struct JournalQueue {
     /// About the length of a run.
     run: usize,
-    tail: Tail,
+    /// None while the only segment that there is is zeroed.
+    current: Option<Current>,
     /// Less room than this in the current segment, and the next one is made.
     begun: usize,
-    path: PathBuf,
+    /// Number of the last segment that was begun.
     number: u64,
-    /// Bytes of the current segment that are pushed and not released.
-    unreleased: usize,
-    /// Where the writer goes on in the current segment.
-    taken: usize,
     /// Ends of runs in the current segment that are not taken.
     marks: VecDeque<usize>,
-    last_mark: usize,
     /// Runs of full segments, not taken.
     ready: VecDeque<(Span, u64)>,
     used: VecDeque<Used>,
     spare: VecDeque<Made>,
     /// Committed to the end, to be zeroed.
     idle: Vec<(Arc<Segment>, PathBuf)>,
+    coming: Option<Coming>,
     /// Segments that exist or are being made.
     made: usize,
     most: usize,
     bytes: usize,
     limit: usize,
+    /// Half of a segment: less than any entry may need.
+    half: usize,
     /// No further segment can be made for now.
     stuck: bool,
+    /// Why none could be made when it was last tried.
+    trouble: Option<Arc<str>>,
 }
 
 /// What the keeper should do next.
@@ -66,54 +85,67 @@ pub(crate) enum Task {
     Zero(Arc<Segment>, PathBuf, bool),
 }
 
+impl Current {
+    /// Gives a zeroed segment its number, to be appended to.
+    fn begin(mut made: Made, number: u64) -> Self {
+        files::set_number(made.segment.bytes_mut(), number);
+        let tail = Tail::new(made.segment, HEADER);
+        Self { path: made.path, unreleased: 0, taken: tail.at(), last_mark: tail.at(), tail }
+    }
+}
+
 impl JournalQueue {
     /// A queue of at most `limit` bytes in segments of `len`, of which this is the first.
     pub(crate) fn new(first: Made, len: usize, limit: usize) -> Self {
-        let (tail, path) = begin(first, 1);
-        let (taken, run) = (tail.at(), RUN.min(limit / 8).max(1024));
+        let run = RUN.min(limit / 8).max(1024);
         Self {
             run,
-            tail,
-            path,
+            current: Some(Current::begin(first, 1)),
             number: 1,
-            unreleased: 0,
-            taken,
             begun: len / 8 * 7,
             marks: VecDeque::with_capacity(len / run + 1),
-            last_mark: taken,
             ready: VecDeque::with_capacity(64),
             used: VecDeque::with_capacity(16),
             spare: VecDeque::with_capacity(2),
             idle: Vec::with_capacity(16),
+            coming: None,
             made: 1,
             // Two more than the bytes need: each segment wastes less than a record at its end.
             most: limit.div_ceil(len - HEADER) + 2,
             bytes: 0,
             limit,
+            half: (len - HEADER) / 2,
             stuck: false,
+            trouble: None,
         }
+    }
+
+    /// Bytes that can still be appended to the current segment.
+    fn left(&self) -> usize {
+        self.current.as_ref().map_or(0, |c| c.tail.room())
     }
 
     pub(crate) fn room(&self, len: usize, reserve: usize) -> Room {
         if self.bytes > 0 && self.bytes + len + reserve > self.limit {
             return Room::Full;
         }
-        if self.tail.room() >= len + reserve || !self.spare.is_empty() {
+        if self.left() >= len + reserve || !self.spare.is_empty() {
             return Room::Ok;
         }
-        if self.idle.is_empty() && (self.made >= self.most || self.stuck) { Room::Full } else { Room::Segment }
+        if self.coming.is_none() && !self.has_task() { Room::Full } else { Room::Segment }
     }
 
     pub(crate) fn push(&mut self, entry: &[u8], reserve: usize) {
-        if self.tail.room() < entry.len() + reserve {
+        if self.left() < entry.len() + reserve {
             self.roll();
         }
-        if self.tail.append(entry) {
+        let Some(current) = &mut self.current else { return };
+        if current.tail.append(entry) {
             self.bytes += entry.len();
-            self.unreleased += entry.len();
-            if self.tail.at() - self.last_mark >= self.run {
-                self.last_mark = self.tail.at();
-                self.marks.push_back(self.last_mark);
+            current.unreleased += entry.len();
+            if current.tail.at() - current.last_mark >= self.run {
+                current.last_mark = current.tail.at();
+                self.marks.push_back(current.last_mark);
             }
         }
     }
@@ -124,28 +156,27 @@ impl JournalQueue {
         while let Some(run) = self.take_here() {
             self.ready.push_back(run);
         }
-        let number = self.number + 1;
-        let (tail, path) = begin(next, number);
-        (self.taken, self.last_mark) = (tail.at(), tail.at());
-        let segment = std::mem::replace(&mut self.tail, tail).finish();
-        let full = Used {
-            number: std::mem::replace(&mut self.number, number),
-            segment,
-            path: std::mem::replace(&mut self.path, path),
-            unreleased: std::mem::take(&mut self.unreleased),
-        };
-        if full.unreleased == 0 { self.idle.push((full.segment, full.path)) } else { self.used.push_back(full) }
+        let number = self.number;
+        self.number += 1;
+        if let Some(full) = self.current.replace(Current::begin(next, self.number)) {
+            let Current { tail, path, unreleased, .. } = full;
+            match unreleased {
+                0 => self.idle.push((tail.finish(), path)),
+                _ => self.used.push_back(Used { number, segment: tail.finish(), path, unreleased }),
+            }
+        }
     }
 
     /// The next run of the current segment.
     fn take_here(&mut self) -> Option<(Span, u64)> {
-        let end = self.marks.pop_front().unwrap_or(self.tail.at());
-        if end == self.taken {
+        let current = self.current.as_mut()?;
+        let end = self.marks.pop_front().unwrap_or(current.tail.at());
+        if end == current.taken {
             return None;
         }
-        let span = self.tail.span(self.taken, end);
-        self.taken = end;
-        self.last_mark = self.last_mark.max(end);
+        let span = current.tail.span(current.taken, end);
+        current.taken = end;
+        current.last_mark = current.last_mark.max(end);
         Some((span, self.number))
     }
 
@@ -158,7 +189,9 @@ impl JournalQueue {
         drop(span);
         self.bytes -= len;
         if number == self.number {
-            self.unreleased -= len;
+            if let Some(current) = &mut self.current {
+                current.unreleased -= len;
+            }
             return;
         }
         let Some(at) = self.used.iter().position(|u| u.number == number) else { return };
@@ -173,7 +206,7 @@ impl JournalQueue {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.taken == self.tail.at()
+        self.ready.is_empty() && self.current.as_ref().is_none_or(|c| c.taken == c.tail.at())
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -184,58 +217,87 @@ impl JournalQueue {
         self.limit
     }
 
+    /// Whether a further segment is wanted and may be made.
+    fn wants_one(&self) -> bool {
+        self.spare.is_empty() && self.made < self.most && !self.stuck
+    }
+
+    /// Whether the next segment should be made: not before the current one is in use, for who logs little needs no other; but where none could be, until one can.
+    fn wants_more(&self) -> bool {
+        self.wants_one() && (self.trouble.is_some() || self.current.as_ref().is_none_or(|c| c.tail.room() < self.begun))
+    }
+
+    /// Whether the current segment is committed to its end and no other can be had: then it serves again.
+    fn worn(&self) -> bool {
+        self.spare.is_empty()
+            && self.current.as_ref().is_some_and(|c| c.unreleased == 0 && c.tail.room() < self.half)
+            && !self.wants_one()
+    }
+
     /// What the keeper should do, if anything.
     pub(crate) fn task(&mut self) -> Option<Task> {
         if let Some((segment, path)) = self.idle.pop() {
             let keep = self.spare.len() < SPARE;
             self.made -= usize::from(!keep);
+            self.coming = keep.then_some(Coming::Zeroed);
             return Some(Task::Zero(segment, path, keep));
         }
         if self.wants_more() {
             self.made += 1;
+            self.coming = Some(Coming::New);
             return Some(Task::Make);
         }
-        None
+        let worn = if self.worn() { self.current.take() } else { None }?;
+        self.coming = Some(Coming::Zeroed);
+        Some(Task::Zero(worn.tail.finish(), worn.path, true))
     }
 
     /// Whether the keeper has something to do.
     pub(crate) fn has_task(&self) -> bool {
-        !self.idle.is_empty() || self.wants_more()
-    }
-
-    /// Whether the next segment should be made: not before the current one is in use, for who logs little needs no other.
-    fn wants_more(&self) -> bool {
-        self.spare.is_empty() && self.tail.room() < self.begun && self.made < self.most && !self.stuck
+        !self.idle.is_empty() || self.wants_more() || self.worn()
     }
 
     /// A segment that is ready.
     pub(crate) fn supply(&mut self, made: Made) {
         self.stuck = false;
-        self.spare.push_back(made);
+        if self.coming.take() == Some(Coming::New) {
+            self.trouble = None;
+        }
+        if self.current.is_some() {
+            self.spare.push_back(made);
+        } else {
+            self.number += 1;
+            self.current = Some(Current::begin(made, self.number));
+        }
     }
 
-    /// None could be made; `retry` lets the keeper try again.
-    pub(crate) fn failed(&mut self) {
-        self.made -= 1;
+    /// What was to be zeroed is gone.
+    pub(crate) fn gone(&mut self) {
+        self.made -= usize::from(self.coming.take().is_some());
+    }
+
+    /// None could be made; `retry` lets the keeper try again. True if the last one could.
+    pub(crate) fn failed(&mut self, why: Arc<str>) -> bool {
+        self.gone();
         self.stuck = true;
+        self.trouble.replace(why).is_none()
     }
 
     pub(crate) fn retry(&mut self) {
         self.stuck = false;
     }
 
+    /// Why it has fewer segments than it may have, if the last one could not be made.
+    pub(crate) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
     /// Every file, for a trail that is closed with nothing left in them.
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         let used = self.used.iter().map(|u| &u.path);
         let all = used.chain(self.spare.iter().map(|s| &s.path)).chain(self.idle.iter().map(|i| &i.1));
-        all.chain([&self.path]).cloned().collect()
+        all.chain(self.current.iter().map(|c| &c.path)).cloned().collect()
     }
-}
-
-/// Gives a zeroed segment its number and begins to append.
-fn begin(mut made: Made, number: u64) -> (Tail, PathBuf) {
-    files::set_number(made.segment.bytes_mut(), number);
-    (Tail::new(made.segment, HEADER), made.path)
 }
 
 /// Zeroes a segment that is committed to its end. Its number goes first: a segment without one holds nothing.
@@ -332,7 +394,7 @@ mod tests {
         }
         assert_eq!(q.room(e.len(), 0), Room::Segment);
         assert!(matches!(q.task(), Some(Task::Make)));
-        q.failed();
+        assert!(q.failed("the disk is full".into()));
         assert_eq!((q.room(e.len(), 0), q.has_task()), (Room::Full, false));
         q.retry();
         assert_eq!((q.room(e.len(), 0), q.has_task()), (Room::Segment, true));
@@ -349,5 +411,30 @@ mod tests {
         keep(&mut q, &mut n, &mut removed);
         assert_eq!(q.room(e.len(), 0), Room::Ok);
         assert!(!removed.is_empty(), "what a burst needed is given back");
+    }
+
+    #[test]
+    fn the_only_segment_serves_again_once_it_is_committed() {
+        let mut q = JournalQueue::new(made(0), LEN, 1 << 20);
+        let e = entry(64 << 10, 1);
+        for _ in 0..3 {
+            assert_eq!(q.has_task(), q.trouble().is_some(), "nothing stands in it");
+            q.push(&e, 0);
+            assert!(matches!(q.task(), Some(Task::Make)));
+            assert_eq!(q.room(4 * e.len(), 0), Room::Segment, "one is being made");
+            q.failed("the disk is full".into());
+            (0..3).for_each(|_| q.push(&e, 0));
+            let runs: Vec<_> = std::iter::from_fn(|| q.take()).collect();
+            assert_eq!((q.room(e.len(), 0), q.has_task(), runs.len()), (Room::Full, false, 4));
+            runs.into_iter().for_each(|(span, number)| q.release(span, number));
+            assert_eq!((q.room(e.len(), 0), q.has_task()), (Room::Segment, true));
+            let Some(Task::Zero(segment, path, true)) = q.task() else { panic!("it is to be zeroed") };
+            assert_eq!((q.room(e.len(), 0), q.is_empty(), q.paths().len()), (Room::Segment, true, 0));
+            q.supply(zero(segment, path).unwrap());
+            assert_eq!((q.room(e.len(), 0), q.trouble()), (Room::Ok, Some("the disk is full")));
+        }
+        let (mut n, mut removed) = (0, Vec::new());
+        keep(&mut q, &mut n, &mut removed);
+        assert_eq!((q.made, q.trouble()), (2, None));
     }
 }

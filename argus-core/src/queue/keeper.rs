@@ -58,11 +58,17 @@ impl Keeper {
         self.beside.make(index, self.len, self.ids, &self.owner)
     }
 
+    /// Makes a segment that is not the first.
+    fn further(&mut self, #[allow(unused_variables)] core: &Core) -> Result<Made, crate::TrailError> {
+        #[cfg(any(test, feature = "test-util"))]
+        core.config.faults.of_segment()?;
+        self.make()
+    }
+
     /// The body of the thread.
     pub(crate) fn run(mut self, core: &Core) {
         crate::thread::mark_argus();
         crate::thread::background(true);
-        let mut told = false;
         loop {
             let task = {
                 let mut state = core.lock();
@@ -86,7 +92,7 @@ impl Keeper {
                 }
             };
             let made = match task {
-                Task::Make => self.make().map(Some),
+                Task::Make => self.further(core).map(Some),
                 // (If somebody still reads it, that is its end, too; nobody does.)
                 Task::Zero(segment, path, true) => Ok(zero(segment, path)),
                 Task::Zero(segment, path, false) => {
@@ -95,6 +101,7 @@ impl Keeper {
                     Ok(None)
                 }
             };
+            let made = made.map_err(|e| (Arc::<str>::from(e.to_string()), e));
             let mut state = core.lock();
             state.keeper_busy = false;
             let over = state.closing.is_some() || state.closed;
@@ -102,24 +109,23 @@ impl Keeper {
                 core.progress.notify_all();
             }
             match (made, &mut state.queue) {
-                (Ok(None), _) => {}
+                (Ok(None), Queue::Journal(q)) => q.gone(),
                 (Ok(Some(made)), Queue::Journal(q)) if !over => {
                     q.supply(made);
                     core.space.notify_all();
-                    told = false;
                 }
                 // Nothing stands in it, and nothing will.
                 (Ok(Some(made)), _) => drop(std::fs::remove_file(made.path)),
-                (Err(e), Queue::Journal(q)) => {
-                    q.failed();
+                (Err((why, e)), Queue::Journal(q)) => {
+                    let first = q.failed(why);
                     // Who waits for it must learn that the queue is full.
                     core.space.notify_all();
                     drop(state);
-                    if !std::mem::replace(&mut told, true) {
+                    if first {
                         core.observers.error(AuditError::Store(Arc::new(e)));
                     }
                 }
-                (Err(_), Queue::Memory(_)) => return,
+                (Ok(None) | Err(_), Queue::Memory(_)) => return,
             }
         }
     }

@@ -8,7 +8,7 @@ mod leftovers;
 mod memory;
 pub(crate) mod segment;
 
-use crate::entry::entries;
+use crate::entry::queued;
 use crate::members;
 use crate::redaction::Redaction;
 use journal::JournalQueue;
@@ -50,7 +50,7 @@ impl Chunk {
     fn open(&mut self) -> &mut [u8] {
         let opened = |bytes: &[u8]| {
             let mut copy = Vec::with_capacity(bytes.len() + bytes.len() / 8);
-            entries(bytes).for_each(|e| members::open_into(e, &mut copy));
+            queued(bytes).for_each(|e| members::open_into(e, &mut copy));
             copy
         };
         match self {
@@ -179,6 +179,14 @@ impl Queue {
     /// Whether the keeper of the journal has something to do.
     pub(crate) fn has_task(&self) -> bool {
         matches!(self, Queue::Journal(q) if q.has_task())
+    }
+
+    /// Why it is smaller than it may be, if anything makes it so.
+    pub(crate) fn trouble(&self) -> Option<&str> {
+        match self {
+            Queue::Memory(_) => None,
+            Queue::Journal(q) => q.trouble(),
+        }
     }
 
     /// The name that `audit_open` and `health()` say.

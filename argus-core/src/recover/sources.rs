@@ -4,16 +4,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::left::{Files, Segment};
-use crate::entry::{Entry, Next, next_checked};
-use crate::error::{ErrorKind, TrailError};
+use crate::entry::{Next, Queued, next_checked};
+use crate::error::TrailError;
 use crate::id::WriterId;
 use crate::members;
 use crate::queue::files::HEADER;
-use crate::spill::file::Lines;
-use crate::spill::line::{self, Buffers};
-
-/// An entry and its number.
-pub(super) type Numbered = (u64, Vec<u8>);
+use crate::spill::records::{Numbered, Records};
 
 /// All entries of the segments, as long as they check and follow each other.
 struct Journal<'a> {
@@ -36,7 +32,7 @@ impl Journal<'_> {
                     self.fresh = false;
                     self.rest = rest;
                     self.next = e.writer_seq() + 1;
-                    let mut opened = Vec::with_capacity(e.bytes().len() + 64);
+                    let mut opened = Vec::with_capacity(e.len() + 64);
                     members::open_into(e, &mut opened);
                     return Some((e.writer_seq(), opened));
                 }
@@ -51,65 +47,30 @@ impl Journal<'_> {
         None
     }
 
-    fn follows(&self, e: Entry<'_>) -> bool {
+    fn follows(&self, e: Queued<'_>) -> bool {
         self.next == 0 || e.writer_seq() == self.next || (self.fresh && e.writer_seq() > self.next)
     }
 }
 
-/// The entries of a pending file. A line that is no record, or whose number does not fit among those around it, is left out.
+/// A pending file.
 struct Pending<'a> {
-    lines: &'a mut Lines,
-    writer: WriterId,
-    buffers: Buffers,
+    records: Records<'a>,
+    /// Numbers are missing that it should have had.
     torn: bool,
-    /// The number of the last line that was a record.
-    last: u64,
-    ahead: Option<Numbered>,
     /// How far everything was in when it ended.
     ended: Option<u64>,
 }
 
 impl Pending<'_> {
-    fn next(&mut self) -> Result<Option<Numbered>, TrailError> {
-        loop {
-            let ahead = self.ahead.take();
-            let Some(e) = ahead.map_or_else(|| self.read(), |e| Ok(Some(e)))? else { return Ok(None) };
-            // Numbers only rise. Where one jumps and the next one does not go on from there, the jump is the damage.
-            let mut wrong = e.0 <= self.last;
-            if !wrong && e.0 != self.last + 1 {
-                self.ahead = self.read()?;
-                wrong = self.ahead.as_ref().is_some_and(|ahead| ahead.0 <= e.0);
-            }
-            if !wrong {
-                self.last = e.0;
-                return Ok(Some(e));
-            }
-            self.torn = true;
-        }
-    }
-
-    /// The next line that is a record.
-    fn read(&mut self) -> Result<Option<Numbered>, TrailError> {
-        loop {
-            let mut entry = Vec::new();
-            let parsed = match self.lines.next() {
-                Ok(Some(text)) => line::parse(text, self.writer, &mut self.buffers, &mut entry).ok(),
-                Ok(None) => return Ok(None),
-                Err(e) if e.kind() == ErrorKind::Damaged => None,
-                Err(e) => return Err(e),
-            };
-            match parsed {
-                Some(number) => return Ok(Some((number, entry))),
-                None => self.torn = true,
-            }
-        }
+    fn torn(&self) -> bool {
+        self.torn || self.records.damaged()
     }
 
     /// Whether a line without an end stands there that no file has whole, when all is in up to `last`.
     fn cut(&self, last: u64) -> bool {
         let Some(ended) = self.ended else { return false };
-        let behind = if self.last > 0 { self.last } else { ended };
-        let (file, mut end) = (self.lines.file(), [b'\n']);
+        let behind = if self.records.last() > 0 { self.records.last() } else { ended };
+        let (file, mut end) = (self.records.lines().file(), [b'\n']);
         let at = file.metadata().map_or(0, |m| m.len()).saturating_sub(1);
         last <= behind && file.read_exact_at(&mut end, at).is_ok() && end != [b'\n']
     }
@@ -125,10 +86,10 @@ pub(super) struct Sources<'a> {
 impl<'a> Sources<'a> {
     pub(super) fn of(files: &'a mut Files, writer: WriterId) -> Self {
         let segments = &files.segments;
-        let pending = files.pending.iter_mut().map(|lines| {
-            let buffers = Buffers::default();
-            (Pending { lines, writer, buffers, torn: false, last: 0, ahead: None, ended: None }, None)
-        });
+        let pending = files
+            .pending
+            .iter_mut()
+            .map(|lines| (Pending { records: Records::of(lines, writer), torn: false, ended: None }, None));
         Self {
             journal: Journal { segments, begun: 0, rest: &[], next: 0, fresh: false, torn: false },
             in_journal: None,
@@ -158,7 +119,7 @@ impl<'a> Sources<'a> {
         }
         for (entries, next) in &mut self.pending {
             while next.as_ref().is_none_or(|e| e.0 <= last) {
-                *next = entries.next()?;
+                *next = entries.records.next()?;
                 if next.is_none() {
                     entries.ended.get_or_insert(last);
                     break;
@@ -180,7 +141,7 @@ impl<'a> Sources<'a> {
         let torn = self.journal.torn || beyond(&self.in_journal);
         let from = if torn { self.journal.begun.saturating_sub(1) } else { self.journal.segments.len() };
         let segments = self.journal.segments.iter().skip(from).map(|s| s.path.as_path());
-        let pending = self.pending.iter().filter(|(p, next)| p.torn || beyond(next) || (whole && p.cut(last)));
-        segments.chain(pending.map(|(p, _)| p.lines.path())).map(Path::to_owned).collect()
+        let pending = self.pending.iter().filter(|(p, next)| p.torn() || beyond(next) || (whole && p.cut(last)));
+        segments.chain(pending.map(|(p, _)| p.records.lines().path())).map(Path::to_owned).collect()
     }
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod file;
 pub(crate) mod line;
+pub(crate) mod records;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -492,14 +493,13 @@ impl Spiller {
     /// After a sync: the account, and those who wait.
     fn account(&self, state: &mut State, chunks: &[Chunk]) -> Vec<(Completer, Receipt)> {
         let (mut callers, mut last, mut acks) = (0, state.spill.synced, Vec::new());
-        // (Few wait; the ids of those who do stand in the entries.)
         for e in chunks.iter().flat_map(|c| entries(c.bytes())) {
             callers += u64::from(!e.is_own());
             last = e.writer_seq();
-            if state.acks.front().is_some_and(|(seq, _)| *seq == last)
-                && let Some((_, completer)) = state.acks.pop_front()
+            if state.acks.front().is_some_and(|(seq, ..)| *seq == last)
+                && let Some((_, id, completer)) = state.acks.pop_front()
             {
-                acks.push((completer, Receipt::new(e.record_id(), Fate::Spilled)));
+                acks.push((completer, Receipt::new(id, Fate::Spilled)));
             }
         }
         // A batch that was committed meanwhile is accounted for.

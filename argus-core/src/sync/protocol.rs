@@ -10,9 +10,10 @@ use shuttle::thread::{self, JoinHandle};
 
 use crate::accept::Rules;
 use crate::config::{AuditConfig, Overflow};
-use crate::core::Core;
-use crate::error::AuditError;
+use crate::core::{Accepted, Core};
+use crate::error::{AuditError, ErrorKind};
 use crate::event::AuditEvent;
+use crate::fault::Faults;
 use crate::id::WriterId;
 use crate::pending::Pending;
 use crate::queue::files::{Beside, HEADER, Owner};
@@ -260,6 +261,42 @@ fn journal_that_rolls_on() {
         logger.core.close(EVER);
         logger.settle(accepted);
     });
+}
+
+/// No second segment can be made: the first is filled, zeroed and used again, by signals alone.
+#[test]
+fn journal_of_one_segment() {
+    check(|| {
+        let faults = Faults::new();
+        faults.segments(ErrorKind::DiskFull);
+        let logger = Logger::start(config(6_000).faults(&faults), true);
+        let callers = [logger.caller(1, 30), logger.caller(2, 30)];
+        let accepted: Vec<u64> = callers.into_iter().flat_map(|c| c.join().unwrap()).collect();
+        assert_eq!(accepted.len(), 60);
+        logger.core.flush(EVER).unwrap();
+        logger.core.close(EVER);
+        logger.settle(accepted);
+    });
+}
+
+/// What was flushed takes no room any more: of records that each fill the queue, none is refused where it is flushed before the next one.
+#[test]
+fn a_flush_leaves_room() {
+    for journal in [false, true] {
+        check(move || {
+            let logger = Logger::start(config(300).overflow(Overflow::Reject), journal);
+            let mut accepted = Vec::new();
+            for n in 100..120 {
+                // (One that somebody waits for: he is told meanwhile.)
+                let pending = log(&logger.core, n, n % 2 == 0).unwrap();
+                logger.core.flush(EVER).unwrap();
+                drop(pending);
+                accepted.push(n);
+            }
+            logger.core.close(EVER);
+            logger.settle(accepted);
+        });
+    }
 }
 
 /// A long `commit_delay` is cut short by whoever waits: time stands still, so otherwise nothing would ever be committed.

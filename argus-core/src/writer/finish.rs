@@ -25,14 +25,13 @@ impl Writer {
         while error.is_none() {
             if !batch.is_empty() {
                 match self.commit(&batch, Some(deadline), false) {
-                    Outcome::Committed => self.acknowledge(&batch),
-                    Outcome::Spilled => {}
+                    Outcome::Committed => self.acknowledge(std::mem::take(&mut batch)),
+                    Outcome::Spilled => self.release(std::mem::take(&mut batch)),
                     Outcome::Failed(e) => {
                         error = Some(e);
                         break;
                     }
                 }
-                self.release(std::mem::take(&mut batch));
             }
             if self.core.lock().file_waits()
                 && let Err(e) = self.merge(Some(deadline))
@@ -107,10 +106,10 @@ impl Writer {
         let event = event.with("rejected", h.rejected).with("lost", h.lost).with("filtered", filtered);
         own_entry(&core, &mut state, &event, now, &mut own)?;
         drop(state);
-        let own = vec![Chunk::Own(own)];
+        let own = Arc::new(vec![Chunk::Own(own)]);
         match self.commit(&own, Some(deadline), true) {
             Outcome::Committed => {
-                self.acknowledge(&own);
+                self.acknowledge(own);
                 Ok(())
             }
             Outcome::Spilled => Ok(()),

@@ -93,6 +93,16 @@ struct Part {
     spoilt: Spoilt,
 }
 
+/// A transaction of the merge.
+struct Attempt {
+    part: Part,
+    /// Those of the part.
+    entries: Chunk,
+    /// What it says of the whole merge, as its last one.
+    recovered: Option<String>,
+    over: bool,
+}
+
 impl Writer {
     /// Brings the pending file in. Only a trail that closes gets an error, when its deadline is over (`None`: that of the closing).
     pub(super) fn merge(&mut self, deadline: Option<Instant>) -> Result<(), Arc<TrailError>> {
@@ -102,17 +112,16 @@ impl Writer {
         let mut buffers = Buffers::default();
         // The queue is taken back only after the store has shown that it works.
         let mut works = false;
-        let mut pace = Pace::default();
+        let (mut pace, mut kept) = (Pace::default(), None::<Attempt>);
         crate::fault::step("merge_begin");
         loop {
             let (path, synced, active) = self.merge_state(&core, progress.done, works, &mut pace);
-            let part = if progress.done < synced {
-                self.read_part(path.as_ref(), &progress, synced, &mut buffers)
-            } else {
-                Ok(Part { last: progress.done, at: progress.at, ..Part::default() })
+            let next = match kept.take() {
+                Some(attempt) => Ok(attempt),
+                None => self.attempt(path.as_ref(), &progress, (synced, active), &mut buffers),
             };
-            let part = match part {
-                Ok(part) => part,
+            let attempt = match next {
+                Ok(attempt) => attempt,
                 Err(e) => {
                     works = false;
                     self.retry_later(&mut trouble, e, deadline)?;
@@ -123,34 +132,27 @@ impl Writer {
                 let e = TrailError::new(ErrorKind::Io, "the pending file is still being written");
                 return Err(Arc::new(e));
             }
-            let over = !active && part.last >= synced;
-            let told = over && (progress.count + part.count > 0);
-            let recovered = told.then(|| {
-                context_of(&[
-                    ("cause", Value::from("spill")),
-                    ("count", (progress.count + part.count).into()),
-                    ("last", progress.last_in.max(part.last_in).into()),
-                    ("writer", Value::from(self.writer.as_str())),
-                ])
-            });
+            let Attempt { part, entries, recovered, .. } = &attempt;
             let also = Also { gap: part.missing, recovered: recovered.as_deref(), closed: false };
-            let chunk = [Chunk::Own(part.entries)];
             let result = if part.count > 0 || part.missing.is_some() || recovered.is_some() || !works {
                 crate::fault::step("merge_transact");
-                self.transact(&[chunk[0].bytes()], also)
+                self.transact(&[entries.bytes()], also)
             } else {
                 Ok(())
             };
             self.again = result.is_err() && !self.created_at.is_empty();
             works = result.is_ok();
             if let Err(e) = result {
+                // What may be in, or in a reader's hands, is tried again as it was.
+                kept = self.again.then_some(attempt);
                 self.retry_later(&mut trouble, e, deadline)?;
                 continue;
             }
             crate::fault::step("merge_committed");
+            let Attempt { part, entries, over, .. } = attempt;
             trouble = Trouble::default();
             if part.count > 0 {
-                self.acknowledge(&chunk);
+                self.acknowledge(Arc::new(vec![entries]));
             }
             progress.done = part.last;
             progress.at = part.at;
@@ -177,6 +179,33 @@ impl Writer {
                 return Ok(());
             }
         }
+    }
+
+    /// What is to be committed next, of a file that holds numbers up to `synced` and is still written while `active`.
+    fn attempt(
+        &self,
+        path: Option<&PathBuf>,
+        progress: &Progress,
+        (synced, active): (u64, bool),
+        buffers: &mut Buffers,
+    ) -> Result<Attempt, TrailError> {
+        let mut part = if progress.done < synced {
+            self.read_part(path, progress, synced, buffers)?
+        } else {
+            Part { last: progress.done, at: progress.at, ..Part::default() }
+        };
+        let over = !active && part.last >= synced;
+        let count = progress.count + part.count;
+        let recovered = (over && count > 0).then(|| {
+            context_of(&[
+                ("cause", Value::from("spill")),
+                ("count", count.into()),
+                ("last", progress.last_in.max(part.last_in).into()),
+                ("writer", Value::from(self.writer.as_str())),
+            ])
+        });
+        let entries = Chunk::Own(std::mem::take(&mut part.entries));
+        Ok(Attempt { part, entries, recovered, over })
     }
 
     /// Waits after a failure. The error comes back when the deadline of a close is over.
@@ -296,6 +325,15 @@ impl Writer {
                 Err(e) if e.kind() == ErrorKind::Damaged => Err(e),
                 Err(e) => return Err(e),
             };
+            // As recovery: where one jumps and the next one does not go on from there, the jump is the damage.
+            let parsed = match parsed {
+                Ok(n)
+                    if n > part.last + 1 && n <= synced && self.ahead(&mut lines, buffers)?.is_some_and(|a| a <= n) =>
+                {
+                    Err(damaged("its numbers do not rise", path))
+                }
+                parsed => parsed,
+            };
             match parsed {
                 Ok(number) if number > part.last && number <= synced => {
                     if number > part.last + 1 {
@@ -325,6 +363,25 @@ impl Writer {
             part.at = Some((beyond.unwrap_or(lines.at()), file));
         }
         Ok(())
+    }
+
+    /// The number of the next line that is a record; the same line is next again.
+    fn ahead(&self, lines: &mut Lines, buffers: &mut Buffers) -> Result<Option<u64>, TrailError> {
+        let (here, mut aside) = (lines.at(), Vec::new());
+        let number = loop {
+            match lines.next() {
+                Ok(None) => break None,
+                Ok(Some(text)) => {
+                    if let Ok(number) = line::parse(text, self.core.writer, buffers, &mut aside) {
+                        break Some(number);
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::Damaged => {}
+                Err(e) => return Err(e),
+            }
+        };
+        lines.seek(here)?;
+        Ok(number)
     }
 
     /// Everything is in: the file goes, or stays as evidence, and the queue is the writer's again.

@@ -49,10 +49,51 @@ pub(crate) fn seal_entry(
     seal(insert, canonical, sealed, head, fields)
 }
 
+/// The id and the time of a record of the log writer.
+#[derive(Clone)]
+pub(crate) struct Stamp {
+    id: String,
+    timestamp: String,
+}
+
+impl Stamp {
+    pub(crate) fn now(core: &Core) -> Self {
+        Self { id: new_id(core), timestamp: time::format_timestamp(core.config.clock.now()) }
+    }
+}
+
+/// The stamps of a transaction. A reader may have seen lines of a JSONL trail that were not synced: in their place come the same ones.
+#[derive(Default)]
+pub(super) struct Stamps {
+    /// The first position of the transaction.
+    at: u64,
+    given: Vec<Stamp>,
+    /// What one before it was given.
+    before: std::vec::IntoIter<Stamp>,
+}
+
+impl Stamps {
+    /// A transaction begins at this position; `again`: for one that failed.
+    pub(super) fn begin(&mut self, again: bool, at: u64) {
+        let mut given = std::mem::take(&mut self.given);
+        given.extend(std::mem::take(&mut self.before));
+        if again && self.at == at {
+            self.before = given.into_iter();
+        }
+        self.at = at;
+    }
+
+    pub(super) fn next(&mut self, core: &Core) -> Stamp {
+        let stamp = self.before.next().unwrap_or_else(|| Stamp::now(core));
+        self.given.push(stamp.clone());
+        stamp
+    }
+}
+
 /// Seals a record of the log writer with nothing but a context.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn seal_log_record(
-    core: &Core,
+    stamp: &Stamp,
     insert: &mut Insert<'_>,
     canonical: &mut Vec<u8>,
     head: &mut Head,
@@ -61,10 +102,9 @@ pub(crate) fn seal_log_record(
     (event, level, context): (&str, Level, &str),
     identity: &Identity,
 ) -> Result<(), TrailError> {
-    let timestamp = time::format_timestamp(core.config.clock.now());
-    let (id, writer) = (new_id(core), lw.id.to_string());
+    let writer = lw.id.to_string();
     let fields = Fields {
-        timestamp: &timestamp,
+        timestamp: &stamp.timestamp,
         level: level.as_str(),
         event,
         component: "argus",
@@ -72,7 +112,7 @@ pub(crate) fn seal_log_record(
         context,
         process_id: identity.process_id,
         process_name: &identity.process_name,
-        record_id: &id,
+        record_id: &stamp.id,
         writer: &writer,
         writer_seq: lw.next(),
         created_at,

@@ -1,5 +1,6 @@
 //! After a transaction: the account is kept, those who wait are told, observers hear of it. On the writer's thread.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Writer;
@@ -11,45 +12,13 @@ use crate::pending::Completion;
 use crate::queue::{Chunk, QueueKind};
 use crate::record::{Json, Record};
 use crate::sink::{OwnedTraceContext, Receipt, State as Fate, Trace};
+use crate::spill::Batch;
 
 impl Writer {
-    /// After a commit: the account, those who wait, observers.
-    pub(super) fn acknowledge(&mut self, chunks: &[Chunk]) {
+    /// After a commit: the account, those who wait, observers. The space is given back before anybody learns of the commit: who flushed finds room.
+    pub(super) fn acknowledge(&mut self, batch: Arc<Vec<Chunk>>) {
         let core = self.core.clone();
         let now = core.config.clock.now();
-        let mut acks = Vec::new();
-        // Before the lock: callers must not wait while thousands are counted.
-        let (mut own, mut callers, mut reached) = (0, 0, None);
-        for e in chunks.iter().flat_map(|c| entries(c.bytes())) {
-            if e.is_own() {
-                own += 1
-            } else {
-                callers += 1
-            }
-            reached = Some(e.writer_seq());
-        }
-        let (last, waited_for);
-        {
-            let mut state = core.lock();
-            last = reached.unwrap_or(state.done_seq);
-            if state.spill.holds(last) {
-                callers = state.ledger.unspilled(callers);
-            }
-            state.ledger.health.own += own;
-            state.ledger.committed(callers, now);
-            state.done_seq = state.done_seq.max(last);
-            while state.acks.front().is_some_and(|(seq, _)| *seq <= last) {
-                acks.extend(state.acks.pop_front());
-            }
-            self.group.committed(acks.len(), state.acks.len());
-            waited_for = state.hurry > 0 || state.closing.is_some();
-        }
-        if waited_for || !acks.is_empty() {
-            self.waited = Some(Instant::now());
-        }
-        if waited_for {
-            core.progress.notify_all();
-        }
         let receipt_of = |seq: u64, id: RecordId| {
             let mut r = Receipt::new(id, Fate::Committed);
             r.committed_at = Some(now);
@@ -59,30 +28,55 @@ impl Writer {
             }
             r
         };
-        let mut acks = acks.into_iter().peekable();
+        let (mut acks, mut observations) = (Vec::new(), Vec::new());
+        // Before the lock: callers must not wait while thousands are counted.
+        let (mut own, mut callers, mut reached) = (0, 0, None);
         let observed = core.observers.any();
-        if acks.peek().is_none() && !observed {
-            return;
+        for e in batch.iter().flat_map(|c| entries(c.bytes())) {
+            if e.is_own() {
+                own += 1
+            } else {
+                callers += 1
+            }
+            reached = Some(e.writer_seq());
+            if observed && core.observers.wanted(e.observers()) {
+                observations.push(self.observation(&e, Ok(receipt_of(e.writer_seq(), e.record_id()))));
+            }
+        }
+        let (last, waited_for, others);
+        {
+            let mut state = core.lock();
+            last = reached.unwrap_or(state.done_seq);
+            if state.spill.holds(last) {
+                callers = state.ledger.unspilled(callers);
+            }
+            state.ledger.health.own += own;
+            state.ledger.committed(callers, now);
+            state.done_seq = state.done_seq.max(last);
+            while state.acks.front().is_some_and(|(seq, ..)| *seq <= last) {
+                acks.extend(state.acks.pop_front());
+            }
+            others = state.acks.len();
+            waited_for = state.hurry > 0 || state.closing.is_some();
+            state.spill.batch = Batch::None;
+            core.release(&mut state, batch);
+        }
+        if waited_for {
+            core.progress.notify_all();
+        }
+        let told = acks.len();
+        if waited_for || told > 0 {
+            self.waited = Some(Instant::now());
         }
         let mut all = Completion::default();
-        for e in chunks.iter().flat_map(|c| entries(c.bytes())) {
-            if acks.peek().is_none() {
-                break;
-            }
-            if let Some((seq, completer)) = acks.next_if(|(seq, _)| *seq == e.writer_seq()) {
-                all.add(completer, Ok(receipt_of(seq, e.record_id())));
-            }
-        }
-        // They first: observers have time.
+        acks.into_iter().for_each(|(seq, id, completer)| all.add(completer, Ok(receipt_of(seq, id))));
         all.wake();
-        let observed = chunks.iter().flat_map(|c| entries(c.bytes())).filter(|_| observed);
-        for e in observed.filter(|e| core.observers.wanted(e.observers())) {
-            self.observe(&e, Ok(receipt_of(e.writer_seq(), e.record_id())));
-        }
+        self.group.committed(told, others);
+        observations.into_iter().for_each(|o| core.observers.observe(o));
         core.observers.done(last);
     }
 
-    fn observe(&self, e: &Entry<'_>, fate: Result<Receipt, AuditError>) {
+    fn observation(&self, e: &Entry<'_>, fate: Result<Receipt, AuditError>) -> Observation {
         let trace = match e.trace() {
             Trace::Parent(t) => Some(OwnedTraceContext {
                 trace_id: t.trace_id,
@@ -94,7 +88,7 @@ impl Writer {
             _ => None,
         };
         let record = self.record(e, fate.as_ref().ok());
-        self.core.observers.observe(Observation { record, fate, trace, observers: e.observers() });
+        Observation { record, fate, trace, observers: e.observers() }
     }
 
     fn record(&self, e: &Entry<'_>, receipt: Option<&Receipt>) -> Record {
@@ -149,10 +143,10 @@ impl Writer {
             acks.extend(state.acks.drain(..));
         }
         let mut all = Completion::default();
-        acks.into_iter().for_each(|(_, completer)| all.add(completer, Err(error.clone())));
+        acks.into_iter().for_each(|(.., completer)| all.add(completer, Err(error.clone())));
         all.wake();
         for e in chunks.iter().flat_map(|c| entries(c.bytes())).filter(|e| self.core.observers.wanted(e.observers())) {
-            self.observe(&e, Err(error.clone()));
+            self.core.observers.observe(self.observation(&e, Err(error.clone())));
         }
         self.core.observers.done(u64::MAX);
     }

@@ -7,44 +7,7 @@ use std::process::Command;
 use argus_core::{ErrorKind, Faults, StoreFault};
 
 use crate::cases::{Case, Failure};
-
-/// A small disk, as long as it lives.
-pub(crate) struct Disk(PathBuf);
-
-impl Disk {
-    pub(crate) fn mount(at: &Path, mib: u32) -> Option<Self> {
-        fs::create_dir_all(at).unwrap();
-        let options = format!("size={mib}m,mode=0700");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).output();
-        mounted.is_ok_and(|o| o.status.success()).then(|| Disk(at.into()))
-    }
-
-    pub(crate) fn remount(&self, how: &str) {
-        let options = format!("remount,{how}");
-        // A closed logger's threads let go of its files a moment later.
-        crate::until(&options, || {
-            Command::new("mount").args(["-o", &options]).arg(&self.0).output().unwrap().status.success()
-        });
-    }
-
-    pub(crate) fn fill(&self) {
-        use std::io::Write;
-        let mut filler = fs::File::create(self.0.join("filler")).unwrap();
-        for size in [65536, 4096, 64, 1] {
-            while filler.write_all(&vec![7; size]).is_ok() {}
-        }
-    }
-
-    fn free(&self) {
-        fs::remove_file(self.0.join("filler")).unwrap();
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
+use crate::disk::Disk;
 
 /// Something that can be made to fail, and mended.
 pub(crate) struct Broken<'a> {

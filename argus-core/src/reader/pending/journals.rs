@@ -6,6 +6,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
@@ -22,14 +23,19 @@ const LARGEST: u64 = HEADER as u64 + (8 << 20) + 4096;
 /// Copies of one writer's journal that are begun again because something was amiss that may come from its being written.
 const ATTEMPTS: usize = 5;
 
-/// The entries of a segment or of a pending file, as they stand in the spool.
-pub(super) struct Segment {
+/// A segment, or a pending file.
+pub(super) struct About {
     pub(super) path: PathBuf,
     /// The log that they belong to, where the file says so.
     pub(super) log_id: Option<WriterId>,
     /// It stands in another folder than the trail, which may serve others, too.
     pub(super) apart: bool,
     pub(super) owner: Owner,
+}
+
+/// Entries of one of them that follow each other, as they stand in the spool.
+pub(super) struct Segment {
+    pub(super) about: Arc<About>,
     /// From and to.
     pub(super) span: (u64, u64),
     /// The numbers of its entries: the first, and the one behind the last.
@@ -39,7 +45,7 @@ pub(super) struct Segment {
 /// One writer's journal.
 pub(super) struct Journal {
     pub(super) writer: WriterId,
-    /// In the order of their use.
+    /// In the order of their numbers.
     pub(super) segments: Vec<Segment>,
     pub(super) unreadable: Vec<Unreadable>,
 }
@@ -88,8 +94,8 @@ impl Copied {
             };
             for path in &found.pending {
                 match super::spilled::copy(writer, path, (trail, file, meta), &mut self.spool) {
-                    Ok(Some((segment, error))) => {
-                        journal.segments.extend(segment);
+                    Ok(Some((segments, error))) => {
+                        journal.segments.extend(segments);
                         let bad = error.map(|error| Unreadable { path: path.clone(), writer: Some(writer), error });
                         journal.unreadable.extend(bad);
                     }
@@ -224,6 +230,8 @@ fn contents(
                 Next::End => break,
                 Next::Entry(..) | Next::Torn => {
                     amiss.push((header.number, numbers.map_or(0, |n| n.1)));
+                    // Recovery, too, takes nothing of the journal that stands behind.
+                    journal.segments.clear();
                     bad(path, damaged("the journal does not check from some entry on", path));
                     break;
                 }
@@ -232,7 +240,8 @@ fn contents(
         if let Some(numbers) = numbers {
             let span = (begin, spool.len());
             let (log_id, owner) = (Some(header.log_id), header.owner);
-            journal.segments.push(Segment { path: path.into(), log_id, apart: false, owner, span, numbers });
+            let about = Arc::new(About { path: path.into(), log_id, apart: false, owner });
+            journal.segments.push(Segment { about, span, numbers });
         }
     }
     journal.segments.reverse();

@@ -23,15 +23,15 @@ pub(crate) use journals::Copied;
 use journals::{Journal, damaged};
 use spool::Spool;
 
-/// A journal that cannot be read, wholly or from some entry on. The records that it may hold are not among those shown.
+/// A journal or pending file that does not check, wholly, from some entry on, or in some lines. Of what it may hold, only what recovery would commit is among the records shown.
 #[derive(Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Unreadable {
     /// The file; the trail itself where its folder cannot be looked through.
     pub path: PathBuf,
-    /// Whose journal it is, by its name.
+    /// Whose file it is, by its name.
     pub writer: Option<WriterId>,
-    /// Why.
+    /// Why; of several reasons the first.
     pub error: TrailError,
 }
 
@@ -127,12 +127,12 @@ impl PendingRecords {
         self.committed
     }
 
-    /// Journals of which not all could be read.
+    /// Journals and pending files of which not all could be read.
     pub fn unreadable(&self) -> &[Unreadable] {
         &self.unreadable
     }
 
-    /// The entries of a journal behind the number `last`, as long as they follow each other.
+    /// The entries of a writer behind the number `last`, each from the first that has it. What no file has is told, and what follows is shown: recovery does so.
     fn add(&mut self, journal: Journal, log_id: Option<WriterId>, last: u64) -> Result<(), TrailError> {
         let Journal { writer, segments, unreadable } = journal;
         let mut told = !unreadable.is_empty();
@@ -140,36 +140,48 @@ impl PendingRecords {
         let mut run = Run { writer, service: String::new(), identity: Identity::default(), spans: Vec::new() };
         let mut next = last.saturating_add(1);
         for s in segments {
-            let of_another = log_id.is_some() && s.log_id.is_some() && log_id != s.log_id;
-            if of_another && s.apart {
+            let about = &*s.about;
+            // Of a log that has no record yet, no file lacks a writer's first ones.
+            let of_another = |id| log_id.map_or(s.numbers.0 > next, |ours| ours != id);
+            if about.log_id.is_some_and(of_another) {
+                let what = "the journal belongs to a log that was replaced; its records are not of this one";
+                if !about.apart && self.unreadable.iter().all(|u| u.path != about.path) {
+                    self.amiss(writer, TrailError::new(ErrorKind::Replaced, what).at(&about.path));
+                }
                 continue;
             }
-            let bad = if of_another {
-                let what = "the journal belongs to a log that was replaced; its records are not of this one";
-                Some(TrailError::new(ErrorKind::Replaced, what).at(&s.path))
-            } else if s.numbers.1 <= next {
+            if s.numbers.1 <= next {
                 continue;
-            } else if s.numbers.0 > next {
-                // A part that cannot be read explains it.
-                (!std::mem::replace(&mut told, true))
-                    .then(|| damaged("records are missing before those of the journal", &s.path))
-            } else {
-                (run.identity, run.service) = (s.owner.identity(), s.owner.service_name);
-                let (from, to, why) = self.sound(&run, s.span, next)?;
-                if to > from {
-                    run.spans.push((from, to));
-                }
-                next = s.numbers.1;
-                let Some(why) = why else { continue };
-                Some(damaged(&format!("an entry of the journal is no record: {why}"), &s.path))
-            };
-            self.unreadable.extend(bad.map(|error| Unreadable { path: s.path, writer: Some(writer), error }));
-            break;
+            }
+            // A part that cannot be read explains it.
+            if s.numbers.0 > next && !std::mem::replace(&mut told, true) {
+                self.amiss(writer, damaged("records are missing before those of the file", &about.path));
+            }
+            if run.spans.is_empty() {
+                (run.identity, run.service) = (about.owner.identity(), about.owner.service_name.clone());
+            }
+            let (from, to, why) = self.sound(&run, s.span, next)?;
+            match run.spans.last_mut() {
+                Some(span) if span.1 == from => span.1 = to,
+                _ if to > from => run.spans.push((from, to)),
+                _ => {}
+            }
+            next = s.numbers.1;
+            if let Some(why) = why {
+                let what = format!("an entry of the journal is no record: {why}");
+                self.amiss(writer, damaged(&what, &about.path));
+                break;
+            }
         }
         if !run.spans.is_empty() {
             self.runs.push(run);
         }
         Ok(())
+    }
+
+    fn amiss(&mut self, writer: WriterId, error: TrailError) {
+        let path = error.path().map(PathBuf::from).unwrap_or_default();
+        self.unreadable.push(Unreadable { path, writer: Some(writer), error });
     }
 
     /// The part of a span from the number `next` on whose entries are records, and why it ends early.

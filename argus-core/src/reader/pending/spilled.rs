@@ -2,19 +2,20 @@
 
 use std::fs::Metadata;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::journals::{Segment, check};
+use super::journals::{About, Segment, check};
 use super::spool::Spool;
 use crate::error::{ErrorKind, TrailError};
 use crate::id::WriterId;
 use crate::queue::files::{is_of, same_folder};
-use crate::spill::file::{Lines, damaged};
-use crate::spill::line::{Buffers, parse};
+use crate::spill::file::Lines;
+use crate::spill::records::Records;
 
-/// The records of a pending file, and why they end early.
-type Found = (Option<Segment>, Option<TrailError>);
+/// The records of a pending file, in parts whose numbers follow each other, and why they are not all.
+type Found = (Vec<Segment>, Option<TrailError>);
 
-/// Copies the records of a pending file. `None`: it is gone, holds nothing, or is another trail's. The trail is given resolved, as it was named,
+/// Copies what recovery would take of a pending file. `None`: it is gone, holds nothing, or is another trail's. The trail is given resolved, as it was named,
 /// and with what is known of its file.
 pub(super) fn copy(
     writer: WriterId,
@@ -29,35 +30,30 @@ pub(super) fn copy(
         Err(e) => return Err(e),
     };
     check(lines.file(), path, meta)?;
-    let (head, begin) = (lines.head().clone(), spool.len());
+    let head = lines.head().clone();
     let log_id = head.log_id();
     if log_id.is_none() && !is_of(path, &head.trail, trail) && head.trail != named.to_string_lossy() {
         return Ok(None);
     }
-    let (mut numbers, mut entry, mut buffers) = (None::<(u64, u64)>, Vec::new(), Buffers::default());
+    let apart = !same_folder(path, trail);
+    let about = Arc::new(About { path: path.into(), log_id, apart, owner: head.owner });
+    let (mut records, mut segments) = (Records::of(&mut lines, writer), Vec::<Segment>::new());
     let error = loop {
-        let text = match lines.next() {
-            Ok(Some(text)) => text,
-            Ok(None) => break None,
+        let (number, entry) = match records.next() {
+            Ok(Some(next)) => next,
+            Ok(None) => break records.damage(),
             Err(e) => break Some(e),
         };
-        entry.clear();
-        match parse(text, writer, &mut buffers, &mut entry) {
-            Ok(n) if numbers.is_none_or(|(_, next)| next == n) => {
-                spool.push(&entry).map_err(|e| TrailError::io("cannot copy a pending file aside", path, e))?;
-                numbers = Some((numbers.map_or(n, |(first, _)| first), n.saturating_add(1)));
-            }
-            Ok(_) => break Some(damaged("its numbers do not follow each other", path)),
-            Err(why) => break Some(damaged(&why, path)),
+        let begin = spool.len();
+        spool.push(&entry).map_err(|e| TrailError::io("cannot copy a pending file aside", path, e))?;
+        match segments.last_mut() {
+            Some(s) if s.numbers.1 == number => (s.numbers.1, s.span.1) = (number.saturating_add(1), spool.len()),
+            _ => segments.push(Segment {
+                about: about.clone(),
+                span: (begin, spool.len()),
+                numbers: (number, number.saturating_add(1)),
+            }),
         }
     };
-    let segment = numbers.map(|numbers| Segment {
-        path: path.into(),
-        log_id,
-        apart: !same_folder(path, trail),
-        owner: head.owner,
-        span: (begin, spool.len()),
-        numbers,
-    });
-    Ok(Some((segment, error)))
+    Ok(Some((segments, error)))
 }

@@ -49,6 +49,10 @@ pub(crate) fn error(what: &str, path: &Path, e: rusqlite::Error) -> TrailError {
             (ErrorKind::Busy, "another program holds the database locked")
         }
         Some(ErrorCode::DiskFull) => (ErrorKind::DiskFull, "free some space"),
+        // There is no room for its `-shm`.
+        _ if e.sqlite_error().is_some_and(|e| e.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE) => {
+            (ErrorKind::DiskFull, "free some space")
+        }
         Some(ErrorCode::ReadOnly) => (ErrorKind::ReadOnly, "make the file, its directory and its file system writable"),
         Some(ErrorCode::NotADatabase) => (ErrorKind::NotATrail, "the file is no SQLite database; name another"),
         Some(ErrorCode::DatabaseCorrupt) => {
