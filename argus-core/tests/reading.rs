@@ -198,12 +198,16 @@ fn writers_that_come_while_a_trail_is_read_are_neither_damage_nor_missed() {
             }
             n
         });
-        for _ in 0..WRITERS {
-            let logger = open(&path);
-            logger.log(AuditEvent::info("hello")).unwrap();
-            close(&logger);
-        }
+        // (A panic here must end the others, too: else nobody sees it.)
+        let wrote = std::panic::catch_unwind(|| {
+            for _ in 0..WRITERS {
+                let logger = open(&path);
+                logger.log(AuditEvent::info("hello")).unwrap();
+                close(&logger);
+            }
+        });
         done.store(true, Ordering::SeqCst);
+        wrote.unwrap();
         (tail.join().unwrap(), verifier.join().unwrap())
     });
     assert!(verified > 0);

@@ -120,6 +120,12 @@ pub(crate) fn is_read_only(path: &Path) -> bool {
     rustix::fs::statvfs(path).is_ok_and(|s| s.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
+/// Whether this process may write a file that is there.
+#[cfg(feature = "sqlite")]
+pub(crate) fn is_writable(path: &Path) -> bool {
+    !is_read_only(path) && rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
+}
+
 /// Makes the names in a directory survive power loss.
 pub(crate) fn sync_directory(dir: &Path) -> Result<(), TrailError> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(|e| TrailError::io("cannot sync the trail's directory", dir, e))

@@ -24,6 +24,8 @@ use crate::id::{Checksum, WriterId};
 const OLDEST_SQLITE: i32 = 3_051_003;
 /// The longest wait for another process's transaction.
 const BUSY: Duration = Duration::from_secs(10);
+/// How long a reader of the same process is waited for.
+const SHARED: Duration = Duration::from_secs(2);
 /// The WAL is cut back to this once it was larger.
 const WAL_BYTES: i64 = 16 << 20;
 
@@ -240,6 +242,17 @@ fn refuse_other_files(path: &Path) -> Result<(), TrailError> {
     Ok(())
 }
 
+impl SqliteStore {
+    fn begin_immediate(&mut self) -> Result<(), TrailError> {
+        if self.conn.is_none() {
+            // After a failure: a connection that has seen one is not believed again.
+            self.connect()?;
+        }
+        let err = self.err("cannot begin a transaction");
+        self.conn()?.prepare_cached("BEGIN IMMEDIATE").and_then(|mut s| s.execute([])).map(drop).map_err(err)
+    }
+}
+
 impl Store for SqliteStore {
     fn act_as(&mut self, writer: WriterId, service: &str) {
         self.rollback();
@@ -278,13 +291,17 @@ impl Store for SqliteStore {
             self.conn = None;
             return Err(place::replaced(&self.path));
         }
-        if self.conn.is_none() {
-            // After a failure: a connection that has seen one is not believed again.
-            self.connect()?;
-        }
         let err = self.err("cannot begin a transaction");
+        let since = Instant::now();
+        while let Err(e) = self.begin_immediate() {
+            if e.kind() != ErrorKind::ReadOnly || since.elapsed() > SHARED || !place::is_writable(&self.path) {
+                return Err(e);
+            }
+            // A reader of this process mapped the `-shm` first, read-only, and SQLite has one mapping for both (ADR 7). Mostly it is about to let go.
+            self.conn = None;
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let conn = self.conn()?;
-        conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut s| s.execute([])).map_err(&err)?;
         type Last = Option<(u64, String, String)>;
         let read = || -> rusqlite::Result<(i64, u64, i64, Last, u64, u64)> {
             let mut writers = conn.prepare_cached("SELECT id, last_seq, closed FROM writers WHERE writer = ?1")?;
