@@ -1,4 +1,4 @@
-//! The only place that reads time.
+//! The only place that reads time (the machine's by `sys`).
 
 use std::fmt;
 use std::time::SystemTime;
