@@ -167,7 +167,7 @@ fn encode_inner(
     let mut nul = w.utf8(Part::Event, name.as_bytes());
     nul |= w.utf8(Part::Component, component.as_bytes());
     let plain = match call.own || raw_path.is_some() {
-        false => w.members(|w| plain(event, rules, w)),
+        false => w.members(parts - name.len() - component.len(), |w| plain(event, rules, w)),
         true => None,
     };
     let mut size = rules.constant + longest(texts + plain.unwrap_or(0)) + json.len();

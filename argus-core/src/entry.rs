@@ -180,13 +180,17 @@ impl<'b> EntryWriter<'b> {
         self.part(part, start);
     }
 
-    /// The context as members that are opened later (see `members`), and how many bytes they may have as JSON but for escapes. `None` if `write` gave up.
+    /// The context as members that are opened later (see `members`), and how many bytes they may have as JSON but for escapes. `None` if `write` gave up. It does not
+    /// get the room of the parts behind it, which have so many bytes.
     #[inline(always)]
-    pub(crate) fn members(&mut self, write: impl FnOnce(&mut Self) -> bool) -> Option<usize> {
+    pub(crate) fn members(&mut self, behind: usize, write: impl FnOnce(&mut EntryWriter<'_>) -> bool) -> Option<usize> {
         let start = self.at;
-        if !write(self) {
+        let most = self.room.len().saturating_sub(behind + SLACK);
+        let mut lent = EntryWriter { head: self.head, room: self.room.get_mut(..most)?, at: start };
+        if !write(&mut lent) {
             return None;
         }
+        self.at = lent.at;
         put(self.head, KIND, [MEMBERS]);
         self.part(Part::Context, start);
         // A member's head is longer than its quotes, colon and comma; but the brackets count.

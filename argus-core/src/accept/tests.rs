@@ -199,3 +199,14 @@ fn nul_is_found_wherever_it_stands() {
         }
     }
 }
+
+#[test]
+fn members_leave_room_for_what_comes_behind_them() {
+    for (path, text) in [(12_000, 8_000), (4_000, 12_000), (100, 16_200), (30_000, 30_000)] {
+        let (path, text) = ("p".repeat(path), "t".repeat(text));
+        let event = event().file_path(path.as_str()).with("a", text.as_str());
+        // (A buffer of its own: one that was larger before has room for more.)
+        let len = encode(&event, &rules(false), &CALL, &mut Buffers::default()).unwrap();
+        assert!(len > path.len() + text.len());
+    }
+}
