@@ -70,7 +70,7 @@ pub(crate) struct JournalQueue {
     most: usize,
     bytes: usize,
     limit: usize,
-    /// Half of a segment: less than any entry may need.
+    /// Half of a segment: no entry needs more, and one may need it.
     half: usize,
     /// No further segment can be made for now.
     stuck: bool,
