@@ -38,8 +38,6 @@ const OWN_EVENTS: [&str; 9] = [
 ];
 /// The context member that has the bytes of a path that is not UTF-8.
 const PATH_BYTES: &str = "argus.path_bytes";
-/// Bytes of members that may wait as they came, or somewhat more; beyond, the context is made JSON at once.
-const MOST_PLAIN: usize = 4 << 10;
 /// Cap of a trace state, in bytes; longer ones are dropped.
 const MAX_TRACE_STATE: usize = 512;
 
@@ -148,9 +146,10 @@ fn encode_inner(
     }
 
     json.clear();
-    let mut ends = [0; 2];
-    if !(event.old.is_absent() && event.new.is_absent()) {
-        ends = changes(event, rules, json, scratch, field)?;
+    let mut change = Changes::default();
+    let changed = !(event.old.is_absent() && event.new.is_absent());
+    if changed {
+        change = changes(event, rules, json, scratch, field)?;
     }
     let (agent, actor, action) = (bytes(event.user_agent), bytes(event.actor), bytes(event.action));
     let trace_state = call.trace.map(|t| t.trace_state).filter(|t| t.len() <= MAX_TRACE_STATE).unwrap_or_default();
@@ -158,7 +157,7 @@ fn encode_inner(
     // Beside the context.
     let parts = texts + json.len() + trace_state.len() + if call.stack { MAX_STACK } else { 0 };
 
-    let mut w = EntryWriter::begin(entry, parts + MOST_PLAIN).ok_or_else(other_length)?;
+    let mut w = EntryWriter::begin(entry, parts + members::MOST_BYTES).ok_or_else(other_length)?;
     w.head(event.level, event.actor_type, event.outcome, secs, nanos);
     w.carrier(call.trace, call.observers);
     if call.own {
@@ -170,27 +169,36 @@ fn encode_inner(
         false => w.members(parts - name.len() - component.len(), |w| plain(event, rules, w)),
         true => None,
     };
-    let mut size = rules.constant + longest(texts + plain.unwrap_or(0)) + json.len();
+    let mut size = rules.constant + longest(texts + plain.unwrap_or(0)) + json.len() + change.more;
     if plain.is_none() || size > MAX_RECORD {
         field.set("context");
-        let start = json.len();
+        let (before, mut start) = (json.len(), json.len());
         encode_context(event, raw_path, rules, json, scratch, order, call.own)?;
-        size = rules.constant
-            + upper_bound(&[name.as_bytes(), component.as_bytes(), &path, agent, actor, action], json.len());
+        let texts = [name.as_bytes(), component.as_bytes(), &path, agent, actor, action];
+        size = rules.constant + upper_bound(&texts, json.len()) + change.more;
+        if size > MAX_RECORD && change.more > 0 {
+            // Members must be JSON to be counted exactly.
+            let context = json.split_off(start);
+            change = change.into_json(json);
+            start = json.len();
+            json.extend_from_slice(&context);
+            size = rules.constant + upper_bound(&texts, json.len());
+        }
         if size > MAX_RECORD {
             return Err(AuditError::TooLarge { field: "record".into(), size, limit: MAX_RECORD }.into());
         }
-        w = EntryWriter::again(entry, name.len() + component.len(), parts + json.len() - start)
+        w = EntryWriter::again(entry, name.len() + component.len(), parts - before + json.len(), call.own)
             .ok_or_else(other_length)?;
         w.utf8(Part::Context, json.get(start..).unwrap_or_default());
         json.truncate(start);
     }
     nul |= w.utf8(Part::FilePath, &path);
     nul |= w.utf8(Part::UserAgent, agent);
-    if ends[1] > 0 {
-        for (part, range) in [(Part::OldValue, 0..ends[0]), (Part::NewValue, ends[0]..ends[1])] {
-            if let Some(json) = json.get(range).filter(|j| !j.is_empty()) {
-                w.json(part, json);
+    if changed {
+        for (part, (range, members)) in [Part::OldValue, Part::NewValue].into_iter().zip(change.values()) {
+            match json.get(range) {
+                Some(json) if members || !json.is_empty() => w.value(part, json, members),
+                _ => {}
             }
         }
     }
@@ -273,7 +281,42 @@ fn member(Field { key, value }: &Field<'_>, rules: &Rules, w: &mut EntryWriter<'
     !key.reserved && !rules.redaction.hides_ending(key.ending, key.text) && members::write(w, key, value)
 }
 
-/// Writes both values of a change, and tells where they end. (Not inlined, as nothing that makes JSON: what most events need should be near together.)
+/// Where the values of a change stand.
+#[derive(Clone, Copy, Default)]
+struct Changes {
+    /// Where each ends.
+    ends: [usize; 2],
+    /// Whether it is members, and not JSON.
+    members: [bool; 2],
+    /// The most bytes by which members are longer as JSON.
+    more: usize,
+}
+
+impl Changes {
+    #[inline(always)]
+    fn values(&self) -> [(std::ops::Range<usize>, bool); 2] {
+        let [old, new] = self.ends;
+        [(0..old, self.members[0]), (old..new, self.members[1])]
+    }
+
+    #[cold]
+    fn into_json(self, buf: &mut Vec<u8>) -> Self {
+        let mut all = Vec::new();
+        let ends = self.values().map(|(range, as_members)| {
+            let value = buf.get(range).unwrap_or_default();
+            if as_members {
+                members::json(value, &mut all)
+            } else {
+                all.extend_from_slice(value)
+            }
+            all.len()
+        });
+        *buf = all;
+        Self { ends, ..Self::default() }
+    }
+}
+
+/// Writes both values of a change. (Not inlined, as nothing that makes JSON: what most events need should be near together.)
 #[inline(never)]
 fn changes(
     event: &AuditEvent<'_>,
@@ -281,27 +324,27 @@ fn changes(
     json: &mut Vec<u8>,
     scratch: &mut Scratch,
     field: &Cell<&'static str>,
-) -> Result<[usize; 2], Box<AuditError>> {
-    let old = change(&event.old, "old_value", rules, json, scratch, field)?;
-    Ok([old, change(&event.new, "new_value", rules, json, scratch, field)?])
-}
-
-/// Writes a value of a change, and tells where it ends.
-fn change(
-    value: &Value<'_>,
-    name: &'static str,
-    rules: &Rules,
-    json: &mut Vec<u8>,
-    scratch: &mut Scratch,
-    field: &Cell<&'static str>,
-) -> Result<usize, AuditError> {
-    field.set(name);
-    let start = json.len();
-    let mut out = JsonWriter::new(json, scratch, &rules.redaction, Source::Caller);
-    if !value.encode(&mut out).map_err(|e| json_error(name.into(), e))? {
-        json.truncate(start);
+) -> Result<Changes, Box<AuditError>> {
+    let mut change = Changes::default();
+    for (n, (value, name)) in [(&event.old, "old_value"), (&event.new, "new_value")].into_iter().enumerate() {
+        field.set(name);
+        let start = json.len();
+        let mut out = JsonWriter::new(json, scratch, &rules.redaction, Source::Caller);
+        out.let_members_wait();
+        let there = value.encode(&mut out).map_err(|e| json_error(name.into(), e))?;
+        let members = there && out.members_wait();
+        if !there {
+            json.truncate(start);
+        }
+        if members {
+            // No byte is written as more than six, and a member's head is longer than what stands around it; but the brackets count.
+            change.more += 5 * (json.len() - start) + 2;
+        }
+        if let (Some(end), Some(m)) = (change.ends.get_mut(n), change.members.get_mut(n)) {
+            (*end, *m) = (json.len(), members);
+        }
     }
-    Ok(json.len())
+    Ok(change)
 }
 
 /// A path as UTF-8: borrowed, if that is what it is. (Most are ASCII, which is quickly told.)
@@ -325,8 +368,8 @@ fn bytes(text: Option<&str>) -> &[u8] {
 }
 
 #[cold]
-fn json_error(field: String, e: JsonError) -> AuditError {
-    match e {
+fn json_error(field: String, e: impl Into<JsonError>) -> AuditError {
+    match e.into() {
         JsonError::TooDeep => AuditError::TooLarge {
             field: field.into(),
             size: crate::json::MAX_DEPTH + 1,
@@ -393,11 +436,11 @@ fn encode_context(
                 &made
             }
         };
-        let named = |e| json_error(format!("context.{}", key.text), e);
+        let field = || format!("context.{}", key.text);
         let (start, depth, first) = (out.position(), out.depth(), open.first);
-        out.name(&mut open, key).map_err(named)?;
+        out.name(&mut open, key).map_err(|e| json_error(field(), e))?;
         let at = out.position();
-        if value.encode(&mut out).map_err(named)? {
+        if value.encode(&mut out).map_err(|e| json_error(field(), e))? {
             if before.is_some_and(|(prefix, name)| prefix == key.prefix && name == key.text) {
                 return Err(json_error("context".into(), JsonError::DuplicateKey(key.text.into())));
             }

@@ -43,12 +43,24 @@ const OUTCOME: usize = 46;
 const TRACE: usize = 47;
 const FLAGS: usize = 48;
 const REMOTE: usize = 49;
-/// Who made it, and how its context is written: nothing, or one of the following.
+/// Who made it, and what of it is written as members: any of the following.
 const KIND: usize = 50;
 /// Argus made it of itself.
 const OWN: u8 = 1;
-/// Its context is members that are not yet in order and not yet JSON.
-const MEMBERS: u8 = 2;
+/// The parts that may be members, which are not yet in order and not yet JSON.
+const MEMBERS: [(u8, Part); 3] = [(2, Part::Context), (4, Part::OldValue), (8, Part::NewValue)];
+
+/// What says that a part is members, if it is one that may be.
+const fn members_bit(part: usize) -> u8 {
+    let mut i = 0;
+    while i < MEMBERS.len() {
+        if MEMBERS[i].1 as usize == part {
+            return MEMBERS[i].0;
+        }
+        i += 1;
+    }
+    0
+}
 /// The stack is names already: said only of entries that were read back from a pending file.
 const NAMED: usize = 51;
 const TRACE_ID: usize = 52;
@@ -84,6 +96,7 @@ pub(crate) struct EntryWriter<'b> {
     /// For the texts.
     room: &'b mut [u8],
     at: usize,
+    kind: u8,
 }
 
 impl<'b> EntryWriter<'b> {
@@ -101,7 +114,7 @@ impl<'b> EntryWriter<'b> {
         };
         let (head, room) = split(buf, parts)?;
         *head = EMPTY;
-        Some(Self { head, room, at: 0 })
+        Some(Self { head, room, at: 0, kind: 0 })
     }
 
     #[inline(always)]
@@ -132,7 +145,7 @@ impl<'b> EntryWriter<'b> {
 
     /// Marks a record that Argus makes of itself.
     pub(crate) fn own(&mut self) {
-        put(self.head, KIND, [OWN]);
+        self.kind |= OWN;
     }
 
     /// A stack whose names are known.
@@ -160,9 +173,9 @@ impl<'b> EntryWriter<'b> {
         zero
     }
 
-    /// A part of JSON, which has no NUL.
+    /// A part of JSON, or of `members`.
     #[inline(always)]
-    pub(crate) fn json(&mut self, part: Part, json: &[u8]) {
+    pub(crate) fn value(&mut self, part: Part, json: &[u8], members: bool) {
         const HALF: usize = 32;
         let (start, at) = (self.at, self.at);
         match (json.first_chunk(), json.last_chunk()) {
@@ -177,6 +190,7 @@ impl<'b> EntryWriter<'b> {
             }
         }
         self.at += json.len();
+        self.kind |= if members { members_bit(part as usize) } else { 0 };
         self.part(part, start);
     }
 
@@ -186,12 +200,12 @@ impl<'b> EntryWriter<'b> {
     pub(crate) fn members(&mut self, behind: usize, write: impl FnOnce(&mut EntryWriter<'_>) -> bool) -> Option<usize> {
         let start = self.at;
         let most = self.room.len().saturating_sub(behind + SLACK);
-        let mut lent = EntryWriter { head: self.head, room: self.room.get_mut(..most)?, at: start };
+        let mut lent = EntryWriter { head: self.head, room: self.room.get_mut(..most)?, at: start, kind: 0 };
         if !write(&mut lent) {
             return None;
         }
         self.at = lent.at;
-        put(self.head, KIND, [MEMBERS]);
+        self.kind |= members_bit(Part::Context as usize);
         self.part(Part::Context, start);
         // A member's head is longer than its quotes, colon and comma; but the brackets count.
         Some(self.at - start + 2)
@@ -199,12 +213,9 @@ impl<'b> EntryWriter<'b> {
 
     /// Goes back to where the context begins, behind so many bytes of texts, with room for so many bytes of parts in the same buffer.
     #[cold]
-    pub(crate) fn again(buf: &'b mut Vec<u8>, texts: usize, parts: usize) -> Option<Self> {
+    pub(crate) fn again(buf: &'b mut Vec<u8>, texts: usize, parts: usize, own: bool) -> Option<Self> {
         let (head, room) = split(buf, parts)?;
-        if head.get(KIND) == Some(&MEMBERS) {
-            put(head, KIND, [0]);
-        }
-        Some(Self { head, room, at: texts })
+        Some(Self { head, room, at: texts, kind: if own { OWN } else { 0 } })
     }
 
     /// A member, which is eight bytes, its name and its value; `word` has the first eight bytes of the name. False if there is no room.
@@ -244,7 +255,7 @@ impl<'b> EntryWriter<'b> {
     /// Lends itself to `write`, which tells where it came to. (By value: what is lent by reference is not kept in registers.)
     #[inline(always)]
     pub(crate) fn lend(&mut self, write: impl FnOnce(EntryWriter<'_>) -> Option<usize>) -> bool {
-        let end = write(EntryWriter { head: self.head, room: self.room, at: self.at });
+        let end = write(EntryWriter { head: self.head, room: self.room, at: self.at, kind: 0 });
         self.at = end.unwrap_or(self.at);
         end.is_some()
     }
@@ -304,6 +315,7 @@ impl<'b> EntryWriter<'b> {
         // Whatever did not fit before leaves no room here.
         self.room.get_mut(self.at..self.at + SLACK / 2)?.copy_from_slice(&[0; SLACK / 2]);
         put(self.head, LEN, u32::try_from(len).unwrap_or(0).to_le_bytes());
+        put(self.head, KIND, [self.kind]);
         Some(len)
     }
 }
@@ -526,7 +538,7 @@ impl<'a> Entry<'a> {
         Outcome::ALL.get(usize::from(self.byte(OUTCOME)).checked_sub(1)?).copied()
     }
     pub(crate) fn is_own(&self) -> bool {
-        self.byte(KIND) == OWN
+        self.byte(KIND) & OWN != 0
     }
     pub(crate) fn observers(&self) -> ObserverSet {
         ObserverSet(u64::from_le_bytes(get(self.bytes, OBSERVERS)))
@@ -557,7 +569,7 @@ impl<'a> Entry<'a> {
     }
     /// All texts, in the order of [`Part`]: one walk, for those who need most of them.
     pub(crate) fn texts(&self) -> [Option<&'a str>; TEXTS] {
-        debug_assert!(self.byte(KIND) != MEMBERS, "the members are not opened");
+        debug_assert!(self.byte(KIND) & !OWN == 0, "the members are not opened");
         let (mut texts, mut at) = ([None; TEXTS], HEAD);
         let (lengths, _) = self.bytes.get(LENGTHS..HEAD).unwrap_or_default().as_chunks();
         for (text, len) in texts.iter_mut().zip(lengths) {
@@ -576,7 +588,7 @@ impl<'a> Entry<'a> {
         std::str::from_utf8(self.bytes_of(part)?).ok()
     }
     fn bytes_of(&self, part: Part) -> Option<&'a [u8]> {
-        debug_assert!(part != Part::Context || self.byte(KIND) != MEMBERS, "the members are not opened");
+        debug_assert!(self.byte(KIND) & members_bit(part as usize) == 0, "the members are not opened");
         self.bytes.get(self.place_of(part)?)
     }
     fn place_of(&self, part: Part) -> Option<std::ops::Range<usize>> {
@@ -601,24 +613,39 @@ impl<'a> Queued<'a> {
     pub(crate) fn len(&self) -> usize {
         self.0.bytes.len()
     }
-    /// Appends the entry with its context as JSON, which `json` makes of members that are not yet opened. Its check value is no longer one.
-    pub(crate) fn open_into(&self, out: &mut Vec<u8>, json: impl FnOnce(&[u8], &mut Vec<u8>)) {
+    /// Appends the entry with its parts as JSON, which `json` makes of those that are members. Its check value is no longer one.
+    pub(crate) fn open_into(&self, out: &mut Vec<u8>, mut json: impl FnMut(&[u8], &mut Vec<u8>)) {
         let Entry { bytes } = self.0;
-        let (start, context) = (out.len(), self.0.place_of(Part::Context));
-        let Some(context) = context.filter(|_| self.0.byte(KIND) == MEMBERS) else {
+        let kind = self.0.byte(KIND);
+        if kind & !OWN == 0 {
             return out.extend_from_slice(bytes);
-        };
-        let part = |range| bytes.get(range).unwrap_or_default();
-        out.extend_from_slice(part(0..context.start));
-        json(part(context.clone()), out);
-        let len = out.len() - start - context.start;
-        out.extend_from_slice(part(context.end..bytes.len()));
+        }
+        let start = out.len();
+        // What stands before `copied` is done; `at` is where the next part begins.
+        let (mut copied, mut at) = (0, HEAD);
+        let mut lengths = [None; PARTS];
+        for (part, new) in lengths.iter_mut().enumerate() {
+            let len = u32::from_le_bytes(get(bytes, LENGTHS + 4 * part));
+            let end = if len == ABSENT { at } else { at.saturating_add(len as usize) };
+            if kind & members_bit(part) != 0 && len != ABSENT {
+                out.extend_from_slice(bytes.get(copied..at).unwrap_or_default());
+                let before = out.len();
+                json(bytes.get(at..end).unwrap_or_default(), out);
+                (copied, *new) = (end, u32::try_from(out.len() - before).ok());
+            }
+            at = end;
+        }
+        out.extend_from_slice(bytes.get(copied..at).unwrap_or_default());
         out.resize(start + (out.len() - start).next_multiple_of(16), 0);
         let entry = out.get_mut(start..).unwrap_or_default();
         let whole = entry.len();
         put(entry, LEN, u32::try_from(whole).unwrap_or(0).to_le_bytes());
-        put(entry, LENGTHS + 4 * Part::Context as usize, u32::try_from(len).unwrap_or(0).to_le_bytes());
-        put(entry, KIND, [0]);
+        put(entry, KIND, [kind & OWN]);
+        for (part, new) in lengths.iter().enumerate() {
+            if let Some(new) = new {
+                put(entry, LENGTHS + 4 * part, new.to_le_bytes());
+            }
+        }
     }
 }
 

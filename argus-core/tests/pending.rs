@@ -249,7 +249,7 @@ fn journals_that_cannot_be_read_are_told_and_never_an_error() {
         (0..n).fold(8192, |at, _| at + len(at)) as u64
     }
     let cases: BTreeMap<&str, (Spoil, ErrorKind, u64)> = BTreeMap::from([
-        ("a newer version", ((|p| write(p, 8, 3)) as Spoil, ErrorKind::NewerVersion, 0)),
+        ("a newer version", ((|p| write(p, 8, 4)) as Spoil, ErrorKind::NewerVersion, 0)),
         ("a damaged header", (|p| write(p, 41, 0), ErrorKind::Damaged, 0)),
         // Of the five entries.
         ("a damaged entry", (|p| write(p, entry(p, 2) + 30, 0xee), ErrorKind::Damaged, 2)),

@@ -1,6 +1,7 @@
 //! A context that waited as members is opened as what would have been written at once.
 
 use proptest::prelude::*;
+use serde::ser::SerializeStruct;
 
 use super::*;
 use crate::entry::{self, Entry, Queued};
@@ -127,10 +128,12 @@ proptest! {
     #[test]
     fn what_was_never_written_is_opened_as_something(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let mut entry = vec![0; entry::HEAD];
-        entry[50] = 2;
         entry.extend(&bytes);
-        for len in [bytes.len(), 0, 1 << 20] {
-            entry[92..96].copy_from_slice(&u32::try_from(len).unwrap().to_le_bytes());
+        for (kind, len) in [(2, bytes.len()), (2, 0), (2, 1 << 20), (14, bytes.len() / 3), (15, bytes.len()), (255, usize::MAX >> 32)] {
+            entry[50] = kind;
+            for length in [92, 104, 108] {
+                entry[length..length + 4].copy_from_slice(&u32::try_from(len).unwrap().to_le_bytes());
+            }
             let mut out = Vec::new();
             members::open_into(Queued::of(&entry).unwrap(), &mut out);
         }
@@ -156,7 +159,7 @@ fn what_waits_as_members_and_what_does_not() {
     assert!(plain(event(), false) && plain(event().with("request_id", "x").with("request_path", 1), true));
     let five = [("a", 1), ("b", 2), ("c", 3), ("d", 4), ("e", 5)];
     assert!(plain(five.iter().fold(event(), |e, (k, v)| e.with(k, *v)), true), "more than stand in the event itself");
-    let long = "x".repeat(3 * MOST_PLAIN);
+    let long = "x".repeat(3 * members::MOST_BYTES);
     for (why, other) in [
         ("a double", event().with("a", 1.5)),
         ("withheld", event().with("password", "x")),
@@ -208,5 +211,168 @@ fn members_leave_room_for_what_comes_behind_them() {
         // (A buffer of its own: one that was larger before has room for more.)
         let len = encode(&event, &rules(false), &CALL, &mut Buffers::default()).unwrap();
         assert!(len > path.len() + text.len());
+    }
+}
+
+/// An object whose members come in their own order, as often as they are named.
+#[derive(Clone, Debug)]
+struct Object(Vec<(String, Nested)>);
+
+#[derive(Clone, Debug)]
+enum Nested {
+    Given(Given),
+    Null,
+    Char(char),
+    Big(u128),
+    List(Vec<Nested>),
+    Object(Object),
+    /// As `serde_json` smuggles its raw values.
+    Raw(&'static str),
+}
+
+impl serde::Serialize for Object {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_map(self.0.iter().map(|(k, v)| (k, v)))
+    }
+}
+
+impl serde::Serialize for Nested {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Nested::Given(Given::Bool(b)) => s.serialize_bool(*b),
+            Nested::Given(Given::I64(i)) => s.serialize_i64(*i),
+            Nested::Given(Given::U64(u)) => s.serialize_u64(*u),
+            Nested::Given(Given::F64(f)) => s.serialize_f64(*f),
+            Nested::Given(Given::Text(t)) => s.serialize_str(t),
+            Nested::Given(Given::Absent | Given::Json(_)) => s.serialize_none(),
+            Nested::Null => s.serialize_unit(),
+            Nested::Char(c) => s.serialize_some(c),
+            Nested::Big(n) => s.serialize_u128(*n),
+            Nested::List(l) => l.serialize(s),
+            Nested::Object(o) => o.serialize(s),
+            Nested::Raw(text) => {
+                let name = "$serde_json::private::RawValue";
+                let mut raw = s.serialize_struct(name, 1)?;
+                raw.serialize_field(name, text)?;
+                raw.end()
+            }
+        }
+    }
+}
+
+fn nested() -> impl Strategy<Value = Nested> {
+    let raw: [&'static str; 8] = ["{\"b\":1,\"a\":[2,\"x\"]}", "[]", "\"t\"", "7", "1.5e1", "true", "null", "{}"];
+    let leaf = prop_oneof![
+        20 => given().prop_map(Nested::Given),
+        2 => Just(Nested::Null),
+        2 => any::<char>().prop_map(Nested::Char),
+        1 => any::<u64>().prop_map(|n| Nested::Big(n.into())),
+        2 => proptest::sample::select(raw.to_vec()).prop_map(Nested::Raw),
+    ];
+    leaf.prop_recursive(4, 24, 5, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Nested::List),
+            object(inner, 0..4).prop_map(Nested::Object),
+        ]
+    })
+}
+
+fn object(value: impl Strategy<Value = Nested>, n: std::ops::Range<usize>) -> impl Strategy<Value = Object> {
+    proptest::collection::vec((name(), value), n).prop_map(Object)
+}
+
+/// The old value of an event's entry when it is opened, and whether it waited as members.
+fn opened_change(event: &AuditEvent<'_>) -> Result<([Option<String>; 2], u8), String> {
+    let mut buffers = Buffers::default();
+    let len = encode(event, &rules(false), &CALL, &mut buffers).map_err(|e| e.to_string())?;
+    let mut out = Vec::new();
+    members::open_into(Queued::of(&buffers.entry[..len]).unwrap(), &mut out);
+    let entry = Entry::of(&out).unwrap();
+    assert_eq!((entry.text(Part::Action), entry.text(Part::Context)), (Some("ask"), Some("{\"n\":1}")));
+    let text = |part| entry.text(part).map(str::to_owned);
+    Ok(([text(Part::OldValue), text(Part::NewValue)], buffers.entry[50]))
+}
+
+/// What the JSON of a value is by the way that writes it at once.
+fn value_at_once(value: &Value<'_>, name: &str) -> Result<Option<String>, String> {
+    let (mut json, mut scratch, redaction) = (Vec::new(), Scratch::default(), Redaction::default());
+    let mut out = JsonWriter::new(&mut json, &mut scratch, &redaction, Source::Caller);
+    let there = value.encode(&mut out).map_err(|e| json_error(name.into(), e).to_string())?;
+    Ok(there.then(|| String::from_utf8(json).unwrap()))
+}
+
+proptest! {
+    #[test]
+    fn both_ways_of_a_change_give_the_same(old in nested(), new in object(nested(), 0..7), again in any::<bool>()) {
+        let text = serde_json::to_string(&new).unwrap_or_default();
+        let (old, new) = (Value::from(&old), if again { Value::json_or_text(&text) } else { Value::from(&new) });
+        let event = event().with("n", 1).old_value(old).new_value(new);
+        let at_once = value_at_once(&old, "old_value").and_then(|o| Ok([o, value_at_once(&new, "new_value")?]));
+        prop_assert_eq!(opened_change(&event).map(|(json, _)| json), at_once);
+    }
+}
+
+#[test]
+fn the_values_of_a_change_that_are_objects_wait_as_members() {
+    #[derive(serde::Serialize)]
+    struct Limits {
+        zones: u8,
+        burst: Option<u32>,
+        allow: [&'static str; 2],
+        token: &'static str,
+    }
+    let limits = Limits { zones: 2, burst: None, allow: ["a", "b"], token: "secret" };
+    let json = "{\"allow\":[\"a\",\"b\"],\"burst\":null,\"token\":{\"$argus.redacted\":\"key\"},\"zones\":2}";
+    let change = event().with("n", 1).old_value(&limits).new_value(Value::json("{\"x\":-1,\"a\":\"\\u00e9\"}"));
+    let ([old, new], kind) = opened_change(&change).unwrap();
+    assert_eq!((old.as_deref(), new.as_deref(), kind), (Some(json), Some("{\"a\":\"é\",\"x\":-1}"), 2 | 4 | 8));
+
+    // One that is no object, none, and an empty one.
+    let empty = std::collections::BTreeMap::<String, u8>::new();
+    for (value, json, kind) in [
+        (Value::from(7), Some("7"), 2),
+        (Value::from(&[1, 2]), Some("[1,2]"), 2),
+        (Value::from(&None::<Limits>), None, 2),
+        (Value::from(&empty), Some("{}"), 2 | 4),
+    ] {
+        let ([old, new], stood) = opened_change(&event().with("n", 1).old_value(value)).unwrap();
+        assert_eq!((old.as_deref(), new, stood), (json, None, kind));
+    }
+
+    // Nothing that is refused gets by.
+    let named = |names: &[&str]| Object(names.iter().map(|n| ((*n).to_owned(), Nested::Null)).collect());
+    let many: Vec<String> = (0..100).map(|n| format!("request_{}", n * 7 % 100)).collect();
+    let mut many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let (ok, kind) = opened_change(&event().with("n", 1).new_value(&named(&many))).unwrap();
+    assert!(ok[1].as_ref().unwrap().starts_with("{\"request_0\":null,\"request_1\":null,\"request_10\""));
+    assert_eq!(kind, 2 | 8);
+    many.insert(50, "request_99");
+    for (names, why) in [(&many[..], "request_99"), (&["b", "a", "b"], "`b` twice"), (&["a", "$argus.x"], "reserved")] {
+        let error = opened_change(&event().new_value(&named(names))).unwrap_err();
+        assert!(error.contains(why) && error.contains("new_value"), "{error}");
+    }
+}
+
+/// An entry is not much longer than its record, and a record near the cap is counted exactly.
+#[test]
+fn many_bytes_of_members_are_made_json_at_once() {
+    let long =
+        |n: usize| Object(vec![("b".into(), Nested::Null), ("a".into(), Nested::Given(Given::Text("v".repeat(n))))]);
+    let kind = |n, agent: usize| {
+        let (value, agent) = (long(n), "u".repeat(agent));
+        let event = event().with("n", 1).old_value(&value).user_agent(&agent);
+        let ([old, _], kind) = opened_change(&event)?;
+        assert_eq!(old.unwrap().len(), n + r#"{"a":"","b":null}"#.len());
+        Ok::<_, String>(kind)
+    };
+    assert_eq!(kind(4000, 0), Ok(2 | 4));
+    assert_eq!(kind(5000, 0), Ok(2));
+    assert_eq!(kind(4000, 200 << 10), Ok(4));
+    assert_eq!(kind(4000, 240 << 10), Ok(0));
+    assert!(kind(4000, 256 << 10).unwrap_err().contains("record"));
+    // Longer than the head of a member can say.
+    for n in [1 << 20, 20 << 20] {
+        let huge = Object(vec![("n".repeat(n), Nested::Null), ("a".into(), Nested::Null)]);
+        assert!(opened_change(&event().with("n", 1).new_value(&huge)).unwrap_err().contains("record"));
     }
 }

@@ -8,7 +8,7 @@ pub(crate) mod text;
 mod writer;
 
 pub(crate) use parse::{is_canonical, object_members, unescape};
-pub(crate) use text::{Key, escape_into, escaped_len, is_behind, quote_into, utf16_cmp, write_u64};
+pub(crate) use text::{Key, escape_into, escaped_len, is_behind, quote_bytes, utf16_cmp, write_u64};
 pub use writer::JsonWriter;
 pub(crate) use writer::{Scratch, Source};
 
@@ -66,9 +66,34 @@ impl fmt::Display for JsonError {
 
 impl std::error::Error for JsonError {}
 
-impl serde::ser::Error for JsonError {
+/// The same behind a pointer: so the result of each of the many calls that a value takes is one register.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault(Box<JsonError>);
+
+impl From<JsonError> for Fault {
+    #[cold]
+    fn from(error: JsonError) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+impl From<Fault> for JsonError {
+    fn from(fault: Fault) -> Self {
+        *fault.0
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl serde::ser::Error for Fault {
     fn custom<T: fmt::Display>(msg: T) -> Self {
-        JsonError::Custom(msg.to_string())
+        JsonError::Custom(msg.to_string()).into()
     }
 }
 

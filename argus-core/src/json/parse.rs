@@ -133,7 +133,7 @@ impl<'a> Parser<'a> {
                         self.byte(b',', "`,` or `}`")?;
                     }
                 }
-                out.close_object(open)
+                Ok(out.close_object(open)?)
             }
             Some(b'[') => {
                 self.at += 1;
@@ -164,7 +164,7 @@ impl<'a> Parser<'a> {
             Some(b'n') => self.word("null").map(|()| out.null()),
             _ => {
                 let literal = self.number()?;
-                out.literal(literal)
+                Ok(out.literal(literal)?)
             }
         }
     }

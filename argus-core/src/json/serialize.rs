@@ -4,8 +4,8 @@
 use serde::Serialize;
 use serde::ser::{self, Serializer};
 
-use super::JsonError;
 use super::writer::{JsonWriter, Open};
+use super::{Fault, JsonError};
 
 /// How `serde_json` smuggles raw text and arbitrary-precision numbers through `Serialize`.
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
@@ -42,7 +42,7 @@ pub(super) struct Compound<'a, 'w> {
     array: bool,
     raw: Raw,
     /// The first error, in case `Serialize` passes over it.
-    failed: Option<JsonError>,
+    failed: Option<Fault>,
 }
 
 /// Whether a struct is one of `serde_json`'s, whose single field is the value's own text.
@@ -54,17 +54,17 @@ enum Raw {
 }
 
 impl<'a, 'w> Compound<'a, 'w> {
-    fn finish(self) -> Result<(), JsonError> {
+    fn finish(self) -> Result<(), Fault> {
         if let Some(e) = self.failed {
             return Err(e);
         }
         if self.named {
-            return Err(JsonError::Custom("a map's key without its value".into()));
+            return Err(JsonError::Custom("a map's key without its value".into()).into());
         }
         match self.raw {
             Raw::No => {}
             Raw::Written => return Ok(()),
-            Raw::Expected => return Err(JsonError::Custom("a raw JSON value without its text".into())),
+            Raw::Expected => return Err(JsonError::Custom("a raw JSON value without its text".into()).into()),
         }
         if self.array {
             self.out.close_array(self.open);
@@ -78,63 +78,63 @@ impl<'a, 'w> Compound<'a, 'w> {
         Ok(())
     }
 
-    fn element<T: Serialize + ?Sized>(&mut self, v: &T) -> Result<(), JsonError> {
+    fn element<T: Serialize + ?Sized>(&mut self, v: &T) -> Result<(), Fault> {
         self.out.element(&mut self.open);
         let result = v.serialize(Ser::nested(self.out));
         self.remember(result)
     }
 
     #[inline(always)]
-    fn remember(&mut self, result: Result<(), JsonError>) -> Result<(), JsonError> {
+    fn remember(&mut self, result: Result<(), Fault>) -> Result<(), Fault> {
         result.map_err(|e| self.note(e))
     }
 
     #[cold]
-    fn note(&mut self, error: JsonError) -> JsonError {
+    fn note(&mut self, error: Fault) -> Fault {
         self.failed.get_or_insert_with(|| error.clone());
         error
     }
 
-    fn member<T: Serialize + ?Sized>(&mut self, key: &str, v: &T) -> Result<(), JsonError> {
+    fn member<T: Serialize + ?Sized>(&mut self, key: &str, v: &T) -> Result<(), Fault> {
         let result = self.try_member(key, v);
         self.remember(result)
     }
 
-    fn try_member<T: Serialize + ?Sized>(&mut self, key: &str, v: &T) -> Result<(), JsonError> {
+    fn try_member<T: Serialize + ?Sized>(&mut self, key: &str, v: &T) -> Result<(), Fault> {
         match self.raw {
             Raw::No => {}
             Raw::Expected => {
                 self.raw = Raw::Written;
-                return v.serialize(TextOnly(|text: &str| self.out.json_text(text)));
+                return v.serialize(TextOnly(|text: &str| Ok(self.out.json_text(text)?)));
             }
-            Raw::Written => return Err(JsonError::Custom("a raw JSON value with two texts".into())),
+            Raw::Written => return Err(JsonError::Custom("a raw JSON value with two texts".into()).into()),
         }
         self.out.key(&mut self.open, key)?;
         self.value(v)
     }
 
     /// Begins a map's member.
-    fn name<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), JsonError> {
+    fn name<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Fault> {
         if self.named {
-            return Err(JsonError::Custom("two keys of a map without a value between".into()));
+            return Err(JsonError::Custom("two keys of a map without a value between".into()).into());
         }
         key.serialize(TextOnly(|key: &str| self.out.key(&mut self.open, key)))
     }
 
     /// Writes the value of the member begun last, and ends it.
-    fn value<T: Serialize + ?Sized>(&mut self, v: &T) -> Result<(), JsonError> {
+    fn value<T: Serialize + ?Sized>(&mut self, v: &T) -> Result<(), Fault> {
         v.serialize(Ser::nested(self.out))?;
         self.out.end_member();
         Ok(())
     }
 }
 
-macro_rules! to_i64 { ($($f:ident: $t:ty),*) => { $(fn $f(self, v: $t) -> Result<(), JsonError> { self.out.i64(i64::from(v)); Ok(()) })* } }
-macro_rules! to_u64 { ($($f:ident: $t:ty),*) => { $(fn $f(self, v: $t) -> Result<(), JsonError> { self.out.u64(u64::from(v)); Ok(()) })* } }
+macro_rules! to_i64 { ($($f:ident: $t:ty),*) => { $(fn $f(self, v: $t) -> Result<(), Fault> { self.out.i64(i64::from(v)); Ok(()) })* } }
+macro_rules! to_u64 { ($($f:ident: $t:ty),*) => { $(fn $f(self, v: $t) -> Result<(), Fault> { self.out.u64(u64::from(v)); Ok(()) })* } }
 
 impl<'a, 'w> Serializer for Ser<'a, 'w> {
     type Ok = ();
-    type Error = JsonError;
+    type Error = Fault;
     type SerializeSeq = Compound<'a, 'w>;
     type SerializeTuple = Compound<'a, 'w>;
     type SerializeTupleStruct = Compound<'a, 'w>;
@@ -146,31 +146,31 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
     to_i64!(serialize_i8: i8, serialize_i16: i16, serialize_i32: i32, serialize_i64: i64);
     to_u64!(serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64);
 
-    fn serialize_bool(self, v: bool) -> Result<(), JsonError> {
+    fn serialize_bool(self, v: bool) -> Result<(), Fault> {
         self.out.bool(v);
         Ok(())
     }
-    fn serialize_i128(self, v: i128) -> Result<(), JsonError> {
+    fn serialize_i128(self, v: i128) -> Result<(), Fault> {
         self.out.literal(&v.to_string())
     }
-    fn serialize_u128(self, v: u128) -> Result<(), JsonError> {
+    fn serialize_u128(self, v: u128) -> Result<(), Fault> {
         self.out.literal(&v.to_string())
     }
-    fn serialize_f32(self, v: f32) -> Result<(), JsonError> {
+    fn serialize_f32(self, v: f32) -> Result<(), Fault> {
         self.out.f64(f64::from(v))
     }
-    fn serialize_f64(self, v: f64) -> Result<(), JsonError> {
+    fn serialize_f64(self, v: f64) -> Result<(), Fault> {
         self.out.f64(v)
     }
-    fn serialize_char(self, v: char) -> Result<(), JsonError> {
+    fn serialize_char(self, v: char) -> Result<(), Fault> {
         self.out.string(v.encode_utf8(&mut [0; 4]));
         Ok(())
     }
-    fn serialize_str(self, v: &str) -> Result<(), JsonError> {
+    fn serialize_str(self, v: &str) -> Result<(), Fault> {
         self.out.string(v);
         Ok(())
     }
-    fn serialize_bytes(self, v: &[u8]) -> Result<(), JsonError> {
+    fn serialize_bytes(self, v: &[u8]) -> Result<(), Fault> {
         let mut open = self.out.open_array()?;
         for b in v {
             self.out.element(&mut open);
@@ -179,29 +179,29 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
         self.out.close_array(open);
         Ok(())
     }
-    fn serialize_none(self) -> Result<(), JsonError> {
+    fn serialize_none(self) -> Result<(), Fault> {
         match self.absent {
             Some(absent) => *absent = true,
             None => self.out.null(),
         }
         Ok(())
     }
-    fn serialize_some<T: Serialize + ?Sized>(self, v: &T) -> Result<(), JsonError> {
+    fn serialize_some<T: Serialize + ?Sized>(self, v: &T) -> Result<(), Fault> {
         v.serialize(Ser::nested(self.out))
     }
-    fn serialize_unit(self) -> Result<(), JsonError> {
+    fn serialize_unit(self) -> Result<(), Fault> {
         self.out.null();
         Ok(())
     }
-    fn serialize_unit_struct(self, _: &'static str) -> Result<(), JsonError> {
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Fault> {
         self.out.null();
         Ok(())
     }
-    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), JsonError> {
+    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), Fault> {
         self.out.string(variant);
         Ok(())
     }
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, v: &T) -> Result<(), JsonError> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, v: &T) -> Result<(), Fault> {
         v.serialize(self)
     }
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -210,21 +210,21 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
         _: u32,
         variant: &'static str,
         v: &T,
-    ) -> Result<(), JsonError> {
+    ) -> Result<(), Fault> {
         let mut open = self.out.open_object()?;
         self.out.key(&mut open, variant)?;
         v.serialize(Ser::nested(self.out))?;
         self.out.end_member();
         self.out.close_object(open)
     }
-    fn serialize_seq(self, _: Option<usize>) -> Result<Compound<'a, 'w>, JsonError> {
+    fn serialize_seq(self, _: Option<usize>) -> Result<Compound<'a, 'w>, Fault> {
         let open = self.out.open_array()?;
         Ok(Compound { out: self.out, open, outer: None, named: false, array: true, raw: Raw::No, failed: None })
     }
-    fn serialize_tuple(self, n: usize) -> Result<Compound<'a, 'w>, JsonError> {
+    fn serialize_tuple(self, n: usize) -> Result<Compound<'a, 'w>, Fault> {
         self.serialize_seq(Some(n))
     }
-    fn serialize_tuple_struct(self, _: &'static str, n: usize) -> Result<Compound<'a, 'w>, JsonError> {
+    fn serialize_tuple_struct(self, _: &'static str, n: usize) -> Result<Compound<'a, 'w>, Fault> {
         self.serialize_seq(Some(n))
     }
     fn serialize_tuple_variant(
@@ -233,17 +233,17 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
         _: u32,
         variant: &'static str,
         _: usize,
-    ) -> Result<Compound<'a, 'w>, JsonError> {
+    ) -> Result<Compound<'a, 'w>, Fault> {
         let mut outer = self.out.open_object()?;
         self.out.key(&mut outer, variant)?;
         let open = self.out.open_array()?;
         Ok(Compound { out: self.out, open, outer: Some(outer), named: false, array: true, raw: Raw::No, failed: None })
     }
-    fn serialize_map(self, _: Option<usize>) -> Result<Compound<'a, 'w>, JsonError> {
+    fn serialize_map(self, _: Option<usize>) -> Result<Compound<'a, 'w>, Fault> {
         let open = self.out.open_object()?;
         Ok(Compound { out: self.out, open, outer: None, named: false, array: false, raw: Raw::No, failed: None })
     }
-    fn serialize_struct(self, name: &'static str, n: usize) -> Result<Compound<'a, 'w>, JsonError> {
+    fn serialize_struct(self, name: &'static str, n: usize) -> Result<Compound<'a, 'w>, Fault> {
         if name == RAW_VALUE || name == NUMBER {
             // Nothing is open: `member` writes the text itself.
             let open = self.out.open_none();
@@ -265,7 +265,7 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
         _: u32,
         variant: &'static str,
         _: usize,
-    ) -> Result<Compound<'a, 'w>, JsonError> {
+    ) -> Result<Compound<'a, 'w>, Fault> {
         let mut outer = self.out.open_object()?;
         self.out.key(&mut outer, variant)?;
         let open = self.out.open_object()?;
@@ -277,11 +277,11 @@ macro_rules! elements {
     ($($trait:ident :: $f:ident),*) => { $(
         impl ser::$trait for Compound<'_, '_> {
             type Ok = ();
-            type Error = JsonError;
-            fn $f<T: Serialize + ?Sized>(&mut self, v: &T) -> Result<(), JsonError> {
+            type Error = Fault;
+            fn $f<T: Serialize + ?Sized>(&mut self, v: &T) -> Result<(), Fault> {
                 self.element(v)
             }
-            fn end(self) -> Result<(), JsonError> {
+            fn end(self) -> Result<(), Fault> {
                 self.finish()
             }
         }
@@ -298,11 +298,11 @@ macro_rules! fields {
     ($($trait:ident),*) => { $(
         impl ser::$trait for Compound<'_, '_> {
             type Ok = ();
-            type Error = JsonError;
-            fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, v: &T) -> Result<(), JsonError> {
+            type Error = Fault;
+            fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, v: &T) -> Result<(), Fault> {
                 self.member(key, v)
             }
-            fn end(self) -> Result<(), JsonError> {
+            fn end(self) -> Result<(), Fault> {
                 self.finish()
             }
         }
@@ -312,30 +312,26 @@ fields!(SerializeStruct, SerializeStructVariant);
 
 impl ser::SerializeMap for Compound<'_, '_> {
     type Ok = ();
-    type Error = JsonError;
+    type Error = Fault;
 
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), JsonError> {
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Fault> {
         let result = self.name(key);
         self.named = true;
         self.remember(result)
     }
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, v: &T) -> Result<(), JsonError> {
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, v: &T) -> Result<(), Fault> {
         let result = if std::mem::take(&mut self.named) {
             self.value(v)
         } else {
-            Err(JsonError::Custom("a map's value without its key".into()))
+            Err(JsonError::Custom("a map's value without its key".into()).into())
         };
         self.remember(result)
     }
-    fn serialize_entry<K: Serialize + ?Sized, T: Serialize + ?Sized>(
-        &mut self,
-        key: &K,
-        v: &T,
-    ) -> Result<(), JsonError> {
+    fn serialize_entry<K: Serialize + ?Sized, T: Serialize + ?Sized>(&mut self, key: &K, v: &T) -> Result<(), Fault> {
         let result = self.name(key).and_then(|()| self.value(v));
         self.remember(result)
     }
-    fn end(self) -> Result<(), JsonError> {
+    fn end(self) -> Result<(), Fault> {
         self.finish()
     }
 }
@@ -343,13 +339,13 @@ impl ser::SerializeMap for Compound<'_, '_> {
 /// Object keys, and the text of `serde_json`'s raw values: text, numbers and booleans are given as text, the rest is refused.
 struct TextOnly<F>(F);
 
-macro_rules! display { ($($f:ident: $t:ty),*) => { $(fn $f(self, v: $t) -> Result<(), JsonError> { (self.0)(&v.to_string()) })* } }
-macro_rules! refuse { ($($f:ident($($t:ty),*) -> $r:ty;)*) => { $(fn $f(self, $(_: $t),*) -> Result<$r, JsonError> { Err(JsonError::BadKey) })* } }
-type No = ser::Impossible<(), JsonError>;
+macro_rules! display { ($($f:ident: $t:ty),*) => { $(fn $f(self, v: $t) -> Result<(), Fault> { (self.0)(&v.to_string()) })* } }
+macro_rules! refuse { ($($f:ident($($t:ty),*) -> $r:ty;)*) => { $(fn $f(self, $(_: $t),*) -> Result<$r, Fault> { Err(JsonError::BadKey.into()) })* } }
+type No = ser::Impossible<(), Fault>;
 
-impl<F: FnOnce(&str) -> Result<(), JsonError>> Serializer for TextOnly<F> {
+impl<F: FnOnce(&str) -> Result<(), Fault>> Serializer for TextOnly<F> {
     type Ok = ();
-    type Error = JsonError;
+    type Error = Fault;
     type SerializeSeq = No;
     type SerializeTuple = No;
     type SerializeTupleStruct = No;
@@ -375,16 +371,16 @@ impl<F: FnOnce(&str) -> Result<(), JsonError>> Serializer for TextOnly<F> {
         serialize_struct(&'static str, usize) -> No;
         serialize_struct_variant(&'static str, u32, &'static str, usize) -> No;
     }
-    fn serialize_str(self, v: &str) -> Result<(), JsonError> {
+    fn serialize_str(self, v: &str) -> Result<(), Fault> {
         (self.0)(v)
     }
-    fn serialize_some<T: Serialize + ?Sized>(self, v: &T) -> Result<(), JsonError> {
+    fn serialize_some<T: Serialize + ?Sized>(self, v: &T) -> Result<(), Fault> {
         v.serialize(self)
     }
-    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), JsonError> {
+    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), Fault> {
         (self.0)(variant)
     }
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, v: &T) -> Result<(), JsonError> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, v: &T) -> Result<(), Fault> {
         v.serialize(self)
     }
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -393,7 +389,7 @@ impl<F: FnOnce(&str) -> Result<(), JsonError>> Serializer for TextOnly<F> {
         _: u32,
         _: &'static str,
         _: &T,
-    ) -> Result<(), JsonError> {
-        Err(JsonError::BadKey)
+    ) -> Result<(), Fault> {
+        Err(JsonError::BadKey.into())
     }
 }

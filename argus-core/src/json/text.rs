@@ -77,8 +77,8 @@ pub(crate) fn word(b: &[u8]) -> u64 {
 
 /// The first eight bytes, the first of them the most significant: in the order of the bytes.
 #[inline(always)]
-pub(crate) fn prefix(s: &str) -> u64 {
-    word(s.as_bytes()).swap_bytes()
+pub(crate) fn prefix(b: &[u8]) -> u64 {
+    word(b).swap_bytes()
 }
 
 /// Appends the first `len` bytes, the least significant first; at most sixteen. (A copy of a length that the compiler knows is no call.)
@@ -117,6 +117,15 @@ pub(super) fn append(b: &[u8], out: &mut Vec<u8>) -> bool {
     Marks::of_short(word, b.len()).escapes()
 }
 
+/// The same without a look at it.
+#[inline(always)]
+pub(crate) fn append_plainly(b: &[u8], out: &mut Vec<u8>) {
+    if b.len() > 8 {
+        return out.extend_from_slice(b);
+    }
+    push_word(out, word(b), b.len());
+}
+
 #[inline(never)]
 fn append_long(b: &[u8], out: &mut Vec<u8>) -> bool {
     out.extend_from_slice(b);
@@ -126,17 +135,27 @@ fn append_long(b: &[u8], out: &mut Vec<u8>) -> bool {
 /// Appends `s` as the inside of a canonical JSON string.
 #[inline]
 pub(crate) fn escape_into(s: &str, out: &mut Vec<u8>) {
+    escape_bytes(s.as_bytes(), out);
+}
+
+#[inline]
+fn escape_bytes(b: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
-    if append(s.as_bytes(), out) {
+    if append(b, out) {
         out.truncate(start);
-        escape_slowly(s.as_bytes(), out);
+        escape_slowly(b, out);
     }
 }
 
 /// Appends `s` as a canonical JSON string.
 #[inline(always)]
 pub(crate) fn quote_into(s: &str, out: &mut Vec<u8>) {
-    let b = s.as_bytes();
+    quote_bytes(s.as_bytes(), out);
+}
+
+/// The same of bytes that are UTF-8, or will be looked at again.
+#[inline(always)]
+pub(crate) fn quote_bytes(b: &[u8], out: &mut Vec<u8>) {
     if b.len() <= 8 {
         let word = word(b);
         if !Marks::of_short(word, b.len()).escapes() {
@@ -144,13 +163,13 @@ pub(crate) fn quote_into(s: &str, out: &mut Vec<u8>) {
             return out.push(b'"');
         }
     }
-    quote_long(s, out);
+    quote_long(b, out);
 }
 
 #[inline(never)]
-fn quote_long(s: &str, out: &mut Vec<u8>) {
+fn quote_long(b: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
-    escape_into(s, out);
+    escape_bytes(b, out);
     out.push(b'"');
 }
 
@@ -176,7 +195,7 @@ impl<'a> Key<'a> {
     #[inline(always)]
     pub(crate) fn new(text: &'a str) -> Self {
         let b = text.as_bytes();
-        let prefix = prefix(text);
+        let prefix = prefix(b);
         let marks = if b.len() <= 8 { Marks::of_short(prefix.swap_bytes(), b.len()) } else { scan(b) };
         Self {
             text,

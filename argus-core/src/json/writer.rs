@@ -5,7 +5,8 @@
 use std::cmp::Ordering;
 
 use super::text::{self, Key, utf16_cmp};
-use super::{JsonError, MAX_DEPTH, number};
+use super::{Fault, JsonError, MAX_DEPTH, number};
+use crate::members::{self, Kind};
 use crate::redaction::{DEEP_MARKER, MARKER, Redaction};
 
 /// Where a value comes from: a caller, who may not use reserved keys, or a stored record, which may.
@@ -44,6 +45,28 @@ pub struct JsonWriter<'w> {
     redaction: &'w Redaction,
     pub(super) source: Source,
     depth: usize,
+    /// If the value is an object, its members are left as they come.
+    may_wait: bool,
+    /// They are. (So `depth` 1 is such a member.)
+    waits: bool,
+    /// What comes next is the value of one, and no array or object: it needs no JSON.
+    plain: bool,
+    /// The one begun last.
+    member: Waiting,
+}
+
+/// A member that is left as it comes.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    name: usize,
+    value: usize,
+    prefix: u64,
+    kind: Kind,
+    hidden: bool,
+}
+
+impl Waiting {
+    const NONE: Self = Self { name: 0, value: 0, prefix: 0, kind: Kind::Json, hidden: false };
 }
 
 /// An object or array that is open.
@@ -64,7 +87,37 @@ impl<'w> JsonWriter<'w> {
         source: Source,
     ) -> Self {
         scratch.slots.clear();
-        Self { out, scratch, redaction, source, depth: 0 }
+        Self {
+            out,
+            scratch,
+            redaction,
+            source,
+            depth: 0,
+            may_wait: false,
+            waits: false,
+            plain: false,
+            member: Waiting::NONE,
+        }
+    }
+
+    /// Leaves the members of the value, should it be an object, as they come: whoever opens the entry makes them JSON.
+    pub(crate) fn let_members_wait(&mut self) {
+        self.may_wait = true;
+    }
+
+    /// Whether that is how the value stands there.
+    pub(crate) fn members_wait(&self) -> bool {
+        self.waits
+    }
+
+    /// Whether a scalar needs no JSON, since it is the value of a member that is left as it comes.
+    #[inline(always)]
+    fn as_it_comes(&mut self, kind: Kind) -> bool {
+        let plain = std::mem::take(&mut self.plain);
+        if plain {
+            self.member.kind = kind;
+        }
+        plain
     }
 
     pub(crate) fn null(&mut self) {
@@ -73,32 +126,47 @@ impl<'w> JsonWriter<'w> {
 
     #[inline(always)]
     pub(crate) fn bool(&mut self, v: bool) {
-        if v { self.out.extend_from_slice(b"true") } else { self.out.extend_from_slice(b"false") }
+        if self.as_it_comes(Kind::Bool) {
+            self.out.extend_from_slice(&u64::from(v).to_le_bytes());
+        } else if v {
+            self.out.extend_from_slice(b"true");
+        } else {
+            self.out.extend_from_slice(b"false");
+        }
     }
 
     #[inline(always)]
     pub(crate) fn i64(&mut self, v: i64) {
+        if self.as_it_comes(Kind::I64) {
+            return self.out.extend_from_slice(&v.to_le_bytes());
+        }
         if v < 0 {
             self.out.push(b'-');
         }
-        self.u64(v.unsigned_abs());
+        text::write_u64(v.unsigned_abs(), self.out);
     }
 
     #[inline(always)]
     pub(crate) fn u64(&mut self, v: u64) {
+        if self.as_it_comes(Kind::U64) {
+            return self.out.extend_from_slice(&v.to_le_bytes());
+        }
         text::write_u64(v, self.out);
     }
 
-    pub(crate) fn f64(&mut self, v: f64) -> Result<(), JsonError> {
-        number::write_double(v, self.out)
+    pub(crate) fn f64(&mut self, v: f64) -> Result<(), Fault> {
+        Ok(number::write_double(v, self.out)?)
     }
 
-    pub(crate) fn literal(&mut self, literal: &str) -> Result<(), JsonError> {
-        number::write_literal(literal, self.source == Source::Stored, self.out)
+    pub(crate) fn literal(&mut self, literal: &str) -> Result<(), Fault> {
+        Ok(number::write_literal(literal, self.source == Source::Stored, self.out)?)
     }
 
     #[inline(always)]
     pub(crate) fn string(&mut self, s: &str) {
+        if self.as_it_comes(Kind::Text) {
+            return text::append_plainly(s.as_bytes(), self.out);
+        }
         text::quote_into(s, self.out);
     }
 
@@ -119,12 +187,15 @@ impl<'w> JsonWriter<'w> {
     /// Takes back what was written since `position`, where `depth` objects and arrays were open.
     pub(crate) fn rewind(&mut self, position: usize, depth: usize) {
         self.depth = depth;
+        if depth == 0 {
+            (self.waits, self.plain) = (false, false);
+        }
         self.out.truncate(position);
         let keep = self.scratch.slots.iter().take_while(|s| s.key < position).count();
         self.scratch.slots.truncate(keep);
     }
 
-    pub(super) fn open_array(&mut self) -> Result<Open, JsonError> {
+    pub(super) fn open_array(&mut self) -> Result<Open, Fault> {
         self.open(b'[')
     }
 
@@ -139,27 +210,59 @@ impl<'w> JsonWriter<'w> {
         self.out.push(b']');
     }
 
-    pub(crate) fn open_object(&mut self) -> Result<Open, JsonError> {
+    pub(crate) fn open_object(&mut self) -> Result<Open, Fault> {
+        if self.depth == 0 && self.may_wait {
+            (self.depth, self.waits) = (1, true);
+            return Ok(self.open_none());
+        }
         self.open(b'{')
     }
 
-    /// Stands for a value that is written whole, without brackets of its own.
+    /// Stands for what has no brackets.
     pub(super) fn open_none(&self) -> Open {
         Open { start: self.out.len(), slots: self.scratch.slots.len(), first: true, sorted: true }
     }
 
-    fn open(&mut self, bracket: u8) -> Result<Open, JsonError> {
+    fn open(&mut self, bracket: u8) -> Result<Open, Fault> {
         if self.depth == MAX_DEPTH {
-            return Err(JsonError::TooDeep);
+            return Err(JsonError::TooDeep.into());
         }
         self.depth += 1;
+        self.plain = false;
         self.out.push(bracket);
         Ok(Open { start: self.out.len(), slots: self.scratch.slots.len(), first: true, sorted: true })
     }
 
     /// Begins a member; its value is to be written next, then `end_member`.
+    #[inline(always)]
+    pub(crate) fn key(&mut self, open: &mut Open, key: &str) -> Result<(), Fault> {
+        if self.at_waiting() { self.waiting_name(open, key) } else { self.ordered_name(open, key) }
+    }
+
+    /// Whether members are left as they come.
+    #[inline(always)]
+    fn at_waiting(&self) -> bool {
+        self.depth == 1 && self.waits
+    }
+
     #[inline(never)]
-    pub(crate) fn key(&mut self, open: &mut Open, key: &str) -> Result<(), JsonError> {
+    fn waiting_name(&mut self, open: &mut Open, key: &str) -> Result<(), Fault> {
+        let key = Key::new(key);
+        self.check_name(&key)?;
+        let hidden = self.hides(&key);
+        members::begin(&key, self.out);
+        // Not the first one, and not behind the one before.
+        if !std::mem::take(&mut open.first) && self.member.prefix >= key.prefix {
+            open.sorted = false;
+        }
+        let value = self.out.len();
+        self.member = Waiting { name: value - key.text.len(), value, prefix: key.prefix, kind: Kind::Json, hidden };
+        self.plain = !hidden;
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn ordered_name(&mut self, open: &mut Open, key: &str) -> Result<(), Fault> {
         let (start, key) = (self.out.len() + usize::from(!open.first), Key::new(key));
         self.name(open, &key)?;
         let Key { plain, prefix, .. } = key;
@@ -172,12 +275,15 @@ impl<'w> JsonWriter<'w> {
 
     /// Writes the name of a member, for who keeps order and withholds by himself.
     #[inline(always)]
-    pub(crate) fn name(&mut self, open: &mut Open, key: &Key<'_>) -> Result<(), JsonError> {
-        if key.reserved && self.source == Source::Caller {
-            return Err(reserved(key.text));
-        }
+    pub(crate) fn name(&mut self, open: &mut Open, key: &Key<'_>) -> Result<(), Fault> {
+        self.check_name(key)?;
         key.write(std::mem::take(&mut open.first), self.out);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn check_name(&self, key: &Key<'_>) -> Result<(), Fault> {
+        if key.reserved && self.source == Source::Caller { Err(reserved(key.text)) } else { Ok(()) }
     }
 
     #[inline(always)]
@@ -188,6 +294,9 @@ impl<'w> JsonWriter<'w> {
     /// Ends the member begun last.
     #[inline]
     pub(crate) fn end_member(&mut self) {
+        if self.at_waiting() {
+            return self.end_waiting();
+        }
         let Some(Slot { value, hidden, .. }) = self.scratch.slots.last().copied() else { return };
         if hidden {
             self.withhold(value);
@@ -195,6 +304,16 @@ impl<'w> JsonWriter<'w> {
         if let Some(slot) = self.scratch.slots.last_mut() {
             slot.end = self.out.len();
         }
+    }
+
+    #[inline(always)]
+    fn end_waiting(&mut self) {
+        let Waiting { name, value, kind, hidden, .. } = self.member;
+        if hidden {
+            self.withhold(value);
+        }
+        members::end(kind, name, value, self.out);
+        self.plain = false;
     }
 
     /// Withholds the value that stands from `value` to the end, if `key` says so.
@@ -217,8 +336,11 @@ impl<'w> JsonWriter<'w> {
     }
 
     #[inline]
-    pub(crate) fn close_object(&mut self, open: Open) -> Result<(), JsonError> {
+    pub(crate) fn close_object(&mut self, open: Open) -> Result<(), Fault> {
         self.depth -= 1;
+        if self.depth == 0 && self.waits {
+            return self.close_waiting(&open);
+        }
         if !open.sorted {
             self.sort(&open)?;
         }
@@ -227,8 +349,51 @@ impl<'w> JsonWriter<'w> {
         Ok(())
     }
 
+    /// Ends members that are left as they come.
+    #[inline(always)]
+    fn close_waiting(&mut self, open: &Open) -> Result<(), Fault> {
+        let many = self.out.len() - open.start > members::MOST_BYTES;
+        if many || !open.sorted { self.order_waiting(open, many) } else { Ok(()) }
+    }
+
+    /// Refuses a name that comes twice. Many bytes of members become JSON after all: so an entry is not much longer than its record.
+    #[inline(never)]
+    fn order_waiting(&mut self, open: &Open, to_json: bool) -> Result<(), Fault> {
+        let Scratch { slots, sorted } = &mut *self.scratch;
+        let text = self.out.get(open.start..).unwrap_or_default();
+        if text.len() > members::TOO_MANY_BYTES {
+            // Whatever it would be as JSON: accept refuses it by its length.
+            self.waits = false;
+            return Ok(());
+        }
+        slots.extend(members::places(text).map(|(name, end)| {
+            let Key { prefix, plain, .. } = Key::new(std::str::from_utf8(name).unwrap_or_default());
+            Slot { key: end - name.len(), value: end, end, plain, hidden: false, prefix }
+        }));
+        let slots = slots.get_mut(open.slots..).unwrap_or_default();
+        let name = |s: &Slot| text.get(s.key..s.value).unwrap_or_default();
+        slots.sort_unstable_by(|a, b| {
+            if !(a.plain && b.plain) {
+                return utf16_cmp(&String::from_utf8_lossy(name(a)), &String::from_utf8_lossy(name(b)));
+            }
+            a.prefix.cmp(&b.prefix).then_with(|| name(a).cmp(name(b)))
+        });
+        if let Some(pair) = slots.windows(2).find(|p| p[0].prefix == p[1].prefix && name(&p[0]) == name(&p[1])) {
+            return Err(JsonError::DuplicateKey(String::from_utf8_lossy(name(&pair[0])).into_owned()).into());
+        }
+        if to_json {
+            sorted.clear();
+            members::to_json(slots.iter().filter_map(|s| members::at(text, s.key)), sorted);
+            self.out.truncate(open.start);
+            self.out.extend_from_slice(sorted);
+            self.waits = false;
+        }
+        self.scratch.slots.truncate(open.slots);
+        Ok(())
+    }
+
     /// Puts the members of an object in order.
-    fn sort(&mut self, open: &Open) -> Result<(), JsonError> {
+    fn sort(&mut self, open: &Open) -> Result<(), Fault> {
         let slots = self.scratch.slots.get_mut(open.slots..).unwrap_or_default();
         let text = self.out.as_slice();
         let key = |s: &Slot| text.get(s.key + 1..s.value.saturating_sub(2)).unwrap_or_default();
@@ -242,7 +407,8 @@ impl<'w> JsonWriter<'w> {
         if !sorted {
             slots.sort_unstable_by(order);
             if let Some(pair) = slots.windows(2).find(|p| p[0].prefix == p[1].prefix && key(&p[0]) == key(&p[1])) {
-                return Err(JsonError::DuplicateKey(String::from_utf8_lossy(key(&pair[0])).into_owned()));
+                let name = super::unescape(&String::from_utf8_lossy(key(&pair[0]))).into_owned();
+                return Err(JsonError::DuplicateKey(name).into());
             }
             self.scratch.sorted.clear();
             for (i, s) in slots.iter().enumerate() {
@@ -259,8 +425,8 @@ impl<'w> JsonWriter<'w> {
 }
 
 #[cold]
-fn reserved(key: &str) -> JsonError {
-    JsonError::ReservedKey(key.into())
+fn reserved(key: &str) -> Fault {
+    JsonError::ReservedKey(key.into()).into()
 }
 
 /// The same order for two escaped names of which one at least is not plain.

@@ -24,7 +24,7 @@ use crate::writer::Identity;
 /// Bytes before the first entry of a segment.
 pub(crate) const HEADER: usize = 8192;
 const MAGIC: &[u8; 8] = b"ARGUSJ\r\n";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Magic, version, length of the identity, number, log id, writer, check value.
 const NUMBER: std::ops::Range<usize> = 16..24;
 const IDENTITY: usize = 64;
@@ -562,13 +562,13 @@ mod tests {
         set_number(&mut bytes, 7);
         let expected = Header { number: 7, log_id: log, writer, owner: owner.clone() };
         assert_eq!(read_header(&bytes, path).unwrap(), Some(expected));
-        bytes[8] = 3;
+        bytes[8] = 4;
         let newer = read_header(&bytes, path).unwrap_err();
         assert!(newer.kind() == ErrorKind::NewerVersion && newer.to_string().contains("newer Argus"), "{newer}");
-        bytes[8] = 1;
+        bytes[8] = 2;
         let older = read_header(&bytes, path).unwrap_err();
         assert!(older.to_string().contains("that wrote it"), "{older}");
-        bytes[8] = 2;
+        bytes[8] = 3;
         bytes[41] ^= 1;
         assert_eq!(read_header(&bytes, path).unwrap_err().kind(), ErrorKind::Damaged);
         let journal = Owner { queue: "journal".into(), ..owner.clone() };
