@@ -25,6 +25,7 @@ use crate::sink::{Caller, Carrier, CloseReport, LossReason, Trace};
 use crate::spill::{Cause, Spilling};
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sys;
 use crate::thread;
 use crate::time;
 
@@ -34,6 +35,8 @@ const MAKING: Duration = Duration::from_millis(500);
 const SPILL_WAIT: Duration = Duration::from_secs(5);
 /// A transaction that takes longer makes a full queue go to the pending file, whatever the policy.
 const STUCK: Duration = Duration::from_secs(1);
+/// One call of so many notes where it runs: of a transaction's, if the callers are fast.
+const FULL_SPEED: u64 = 256;
 /// A level above all: nothing passes.
 const SHUT: u8 = 4;
 
@@ -66,6 +69,8 @@ pub(crate) struct State {
     pub(crate) high_water: usize,
     /// The journal's keeper waits for work.
     pub(crate) keeper_idle: bool,
+    /// Processors that callers at full speed run on (see `Place`): since the last transaction began, and before that.
+    pub(crate) callers_on: [u64; 2],
     /// It is at a file that the queue does not know.
     pub(crate) keeper_busy: bool,
     /// Somebody waits for a flush: no commit delay now.
@@ -140,6 +145,7 @@ impl Core {
                 waiting: 0,
                 high_water: 0,
                 keeper_idle: false,
+                callers_on: [0; 2],
                 keeper_busy: false,
                 hurry: 0,
                 spill: Spilling::default(),
@@ -389,6 +395,9 @@ impl Core {
         } else {
             state.acks.is_empty() && seq - state.done_seq >= self.config.buffer_size as u64
         };
+        if seq.is_multiple_of(FULL_SPEED) {
+            state.callers_on[0] |= sys::processor();
+        }
         let wake = std::mem::take(&mut state.sleeping) || (enough && std::mem::take(&mut state.delaying));
         let wake = wake.then_some(state.spill.active);
         self.wake_keeper(&mut state);

@@ -1,10 +1,12 @@
 //! Argus's own threads: they are marked, so that a call from an observer or callback never waits for the thread it runs on, and scheduled so that they are in nobody's
 //! way.
 
+mod place;
 mod policy;
 
 use std::cell::Cell;
 
+pub(crate) use place::Place;
 pub(crate) use policy::background;
 
 #[cfg(all(test, shuttle))]

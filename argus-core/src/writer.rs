@@ -69,6 +69,7 @@ pub(crate) struct Writer {
     group: group::Group,
     /// When somebody last waited for a commit.
     waited: Option<Instant>,
+    place: thread::Place,
     piled: backlog::Piled,
     /// That one failed: tried again, its batch gets the same bytes.
     again: bool,
@@ -153,6 +154,7 @@ impl Writer {
             stats,
             group: Default::default(),
             waited: None,
+            place: thread::Place::default(),
             piled: Default::default(),
         }
     }
@@ -261,7 +263,8 @@ impl Writer {
     /// Waits for work and takes it: chunks from the queue, then gap records that are due.
     fn gather(&mut self) -> Gathered {
         // Whoever waits for it wants it at once; nobody else should notice that it works.
-        thread::background(self.waited.is_none_or(|t| t.elapsed() > WAITED));
+        let background = self.waited.is_none_or(|t| t.elapsed() > WAITED);
+        thread::background(background);
         let core = self.core.clone();
         let config = &core.config;
         let now = config.clock.now();
@@ -353,7 +356,10 @@ impl Writer {
         if !chunks.is_empty() {
             state.spill.batch = Batch::Preparing;
         }
+        state.callers_on = [0, state.callers_on[0]];
+        let off = if background { state.callers_on[1] } else { 0 };
         drop(state);
+        self.place.keep_off(off);
         let batch = self.hold(chunks);
         match closing {
             Some(deadline) => Gathered::Closing(batch, deadline),
