@@ -24,6 +24,7 @@ features:
     cargo clippy -p argus-core --no-default-features -- -D warnings
     cargo clippy -p argus-core --no-default-features --features sqlite -- -D warnings
     cargo clippy -p argus-core --no-default-features --features watch,toml -- -D warnings
+    rustup target add x86_64-unknown-linux-musl && cargo check -p argus-core --no-default-features --features watch,toml --target x86_64-unknown-linux-musl
     cargo clippy -p argus-otel --no-default-features -- -D warnings
     cargo clippy -p argus-otel -- -D warnings
     cargo clippy -p argus-tracing-layer --no-default-features -- -D warnings

@@ -34,10 +34,17 @@ pub(crate) fn now() -> Option<(i64, u32)> {
 mod threads {
     use super::Policy;
 
+    /// Those of a policy that has no priorities. (musl's have more fields.)
+    #[allow(unsafe_code)]
+    pub(crate) fn parameters() -> libc::sched_param {
+        // SAFETY: numbers, for which zero is one.
+        unsafe { std::mem::zeroed() }
+    }
+
     /// That of the calling thread.
     #[allow(unsafe_code)]
     pub(crate) fn policy() -> Policy {
-        let (mut policy, mut param) = (0, libc::sched_param { sched_priority: 0 });
+        let (mut policy, mut param) = (0, parameters());
         // SAFETY: the calling thread is one that lives, and the two places are this function's.
         let failed = unsafe { libc::pthread_getschedparam(libc::pthread_self(), &raw mut policy, &raw mut param) };
         if failed == 0 && policy == libc::SCHED_OTHER { Policy::Other } else { Policy::Fixed }
@@ -47,7 +54,7 @@ mod threads {
     #[allow(unsafe_code)]
     pub(crate) fn set_policy(policy: Policy) -> bool {
         let number = if policy == Policy::Batch { libc::SCHED_BATCH } else { libc::SCHED_OTHER };
-        let param = libc::sched_param { sched_priority: 0 };
+        let param = parameters();
         // SAFETY: the calling thread is one that lives; the parameters are read and not kept.
         unsafe { libc::pthread_setschedparam(libc::pthread_self(), number, &raw const param) == 0 }
     }
@@ -128,6 +135,8 @@ mod threads {
     }
 }
 
+#[cfg(all(test, target_os = "linux", not(miri), not(shuttle)))]
+pub(crate) use threads::parameters;
 pub(crate) use threads::{Processors, policy, processor, set_policy};
 
 #[cfg(test)]

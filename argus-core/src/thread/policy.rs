@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn what_the_process_was_given_stays() {
         std::thread::spawn(|| {
-            let param = libc::sched_param { sched_priority: 0 };
+            let param = sys::parameters();
             // SAFETY: the calling thread lives; the parameters are read and not kept.
             let failed =
                 unsafe { libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_IDLE, &raw const param) };
