@@ -47,7 +47,10 @@ kills rounds="1000":
 # Every failure x store x policy x what comes next (needs the right to mount for all of it, else it says SKIPPED)
 faults:
     ARGUS_FAULT_MATRIX=all cargo test -p argus-core --test fault_matrix -- --nocapture
-# The one unsafe file under Miri
+# A lock of another program that lasts 30 s
+long-lock seconds="30":
+    ARGUS_LONG_LOCK={{seconds}} cargo test -p argus-core --test busy -- --nocapture
+# The journal's unsafe file under Miri
 miri:
     rustup component add miri --toolchain nightly
     cargo +nightly miri test -p argus-core --lib queue::segment

@@ -149,7 +149,7 @@ fn encode_inner(
     let mut change = Changes::default();
     let changed = !(event.old.is_absent() && event.new.is_absent());
     if changed {
-        change = changes(event, rules, json, scratch, field)?;
+        change = changes(event, rules, json, scratch, field, call.own)?;
     }
     let (agent, actor, action) = (bytes(event.user_agent), bytes(event.actor), bytes(event.action));
     let trace_state = call.trace.map(|t| t.trace_state).filter(|t| t.len() <= MAX_TRACE_STATE).unwrap_or_default();
@@ -324,13 +324,16 @@ fn changes(
     json: &mut Vec<u8>,
     scratch: &mut Scratch,
     field: &Cell<&'static str>,
+    own: bool,
 ) -> Result<Changes, Box<AuditError>> {
     let mut change = Changes::default();
     for (n, (value, name)) in [(&event.old, "old_value"), (&event.new, "new_value")].into_iter().enumerate() {
         field.set(name);
         let start = json.len();
         let mut out = JsonWriter::new(json, scratch, &rules.redaction, Source::Caller);
-        out.let_members_wait();
+        if !own {
+            out.let_members_wait();
+        }
         let there = value.encode(&mut out).map_err(|e| json_error(name.into(), e))?;
         let members = there && out.members_wait();
         if !there {

@@ -25,8 +25,7 @@ use crate::sink::{Caller, Carrier, CloseReport, LossReason, Trace};
 use crate::spill::{Cause, Spilling};
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
-use crate::sys;
-use crate::thread;
+use crate::thread::{self, Callers, FAST, NOTED};
 use crate::time;
 
 /// The longest wait for a segment of the journal under `Reject`.
@@ -35,8 +34,6 @@ const MAKING: Duration = Duration::from_millis(500);
 const SPILL_WAIT: Duration = Duration::from_secs(5);
 /// A transaction that takes longer makes a full queue go to the pending file, whatever the policy.
 const STUCK: Duration = Duration::from_secs(1);
-/// One call of so many notes where it runs: of a transaction's, if the callers are fast.
-const FULL_SPEED: u64 = 256;
 /// A level above all: nothing passes.
 const SHUT: u8 = 4;
 
@@ -69,8 +66,8 @@ pub(crate) struct State {
     pub(crate) high_water: usize,
     /// The journal's keeper waits for work.
     pub(crate) keeper_idle: bool,
-    /// Processors that callers at full speed run on (see `Place`): since the last transaction began, and before that.
-    pub(crate) callers_on: [u64; 2],
+    /// When a call noted last where it runs, in milliseconds.
+    noted: u64,
     /// It is at a file that the queue does not know.
     pub(crate) keeper_busy: bool,
     /// Somebody waits for a flush: no commit delay now.
@@ -124,6 +121,7 @@ pub(crate) struct Core {
     mark: Option<Arc<ForkMark>>,
     /// Callers wait here for their records.
     pub(crate) bells: Bells,
+    pub(crate) callers: Callers,
 }
 
 impl Core {
@@ -145,7 +143,7 @@ impl Core {
                 waiting: 0,
                 high_water: 0,
                 keeper_idle: false,
-                callers_on: [0; 2],
+                noted: 0,
                 keeper_busy: false,
                 hurry: 0,
                 spill: Spilling::default(),
@@ -163,6 +161,7 @@ impl Core {
             id_seed: u128::from_be_bytes(WriterId::random().0),
             mark: ForkMark::new().map(Arc::new),
             bells: Bells::default(),
+            callers: Callers::default(),
             rules,
             config,
             writer,
@@ -327,6 +326,7 @@ impl Core {
             _ if thread::is_argus() => Duration::ZERO,
             // There is room, as soon as it is made.
             (Overflow::Reject, Caller::Direct) if room == Room::Segment => MAKING,
+            (Overflow::Reject, Caller::Relay { max_wait }) if room == Room::Segment => MAKING.min(max_wait),
             (Overflow::Reject, _) => Duration::ZERO,
             (Overflow::Block { timeout }, Caller::Direct) => timeout,
             (Overflow::Block { timeout }, Caller::Relay { max_wait }) => timeout.min(max_wait),
@@ -395,8 +395,8 @@ impl Core {
         } else {
             state.acks.is_empty() && seq - state.done_seq >= self.config.buffer_size as u64
         };
-        if seq.is_multiple_of(FULL_SPEED) {
-            state.callers_on[0] |= sys::processor();
+        if seq.is_multiple_of(NOTED) && ms.saturating_sub(std::mem::replace(&mut state.noted, ms)) <= FAST {
+            self.callers.note();
         }
         let wake = std::mem::take(&mut state.sleeping) || (enough && std::mem::take(&mut state.delaying));
         let wake = wake.then_some(state.spill.active);

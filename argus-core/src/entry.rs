@@ -468,7 +468,7 @@ pub(crate) fn entries(mut bytes: &[u8]) -> impl Iterator<Item = Entry<'_>> {
     })
 }
 
-/// An entry as it waits in a queue or stands in a journal: its context may be members, so it is opened before anything but its number is read.
+/// An entry as it waits in a queue or stands in a journal: parts of it may be members, so it is opened before anything but its number is read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Queued<'a>(Entry<'a>);
 

@@ -56,6 +56,7 @@ mod switch {
         store: Option<(StoreFault, ErrorKind, u32)>,
         spill: Option<SpillFault>,
         segment: Option<ErrorKind>,
+        no_thread: bool,
         /// A transaction waits, or a write to the pending file.
         stuck: bool,
         /// So many more commits work before the fault stands.
@@ -116,10 +117,15 @@ mod switch {
             self.lock().segment = Some(kind);
         }
 
+        /// Lets no thread be started for a journal.
+        pub fn no_thread(&self) {
+            self.lock().no_thread = true;
+        }
+
         /// Everything works again.
         pub fn heal(&self) {
             let mut inner = self.lock();
-            (inner.store, inner.spill, inner.segment) = (None, None, None);
+            (inner.store, inner.spill, inner.segment, inner.no_thread) = (None, None, None, false);
             self.0.1.notify_all();
         }
 
@@ -169,6 +175,10 @@ mod switch {
         pub(crate) fn of_segment(&self) -> Result<(), TrailError> {
             let kind = self.lock().segment;
             kind.map_or(Ok(()), |k| Err(TrailError::new(k, "the journal was told to get no further segment")))
+        }
+
+        pub(crate) fn of_thread(&self) -> std::io::Result<()> {
+            if self.lock().no_thread { Err(std::io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         }
 
         pub(crate) fn of_spill(&self) -> Result<(), TrailError> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, SyncSender};
 use std::time::Duration;
 
 use crate::accept::{self, Rules};
@@ -215,13 +215,8 @@ impl AuditLogger {
                 });
                 match opened {
                     Ok((w, keeper)) => {
-                        if let Some(keeper) = keeper {
-                            let core = for_writer.clone();
-                            let spawned = std::thread::Builder::new()
-                                .name("argus-keeper".into())
-                                .spawn(move || keeper.run(&core));
-                            // Without it the journal stays as long as its first segment.
-                            drop(spawned);
+                        if let Some((keeper, thread)) = keeper {
+                            let _ = thread.send(keeper);
                         }
                         let _ = tell.send(Ok(()));
                         w.run();
@@ -351,8 +346,8 @@ impl fmt::Debug for AuditLogger {
 /// What the writer begins with.
 struct Prepared {
     store: Box<dyn Store>,
-    /// Or why there is no journal.
-    keeper: Result<Keeper, String>,
+    /// The journal's keeper and the thread that waits for it, or why there is no journal.
+    keeper: Result<(Keeper, SyncSender<Keeper>), String>,
     lock: Option<WriterLock>,
     /// Why the store is not open yet.
     trouble: Option<TrailError>,
@@ -420,10 +415,12 @@ fn prepare_open(
         Err(e) => return Err(e),
     }
     let keeper = reserves.and_then(|()| {
+        // Its thread first: without one the journal would not grow, nor be used again.
+        let thread = keeper_thread(core).map_err(|e| format!("its thread cannot be started: {e}"))?;
         let made = Keeper::begin(beside.clone(), (log_id, core.writer), owner.clone(), core.config.queue_bytes);
         let (keeper, queue) = made.map_err(|e| e.to_string())?;
         core.use_journal(queue);
-        Ok(keeper)
+        Ok((keeper, thread))
     });
     if keeper.is_err() && owner.queue != QueueKind::Memory.as_str() {
         amend(&mut lock, &mut owner)?;
@@ -435,6 +432,21 @@ fn prepare_open(
     }
     start_spiller(core, beside, Some(log_id), &owner, identity);
     Ok(Prepared { store, keeper, lock: Some(lock), trouble: None })
+}
+
+/// Starts a thread that waits for the keeper whom it runs, and ends if there is none.
+fn keeper_thread(core: &Arc<Core>) -> std::io::Result<SyncSender<Keeper>> {
+    #[cfg(any(test, feature = "test-util"))]
+    core.config.faults.of_thread()?;
+    let (start, started) = mpsc::sync_channel::<Keeper>(1);
+    let core = core.clone();
+    let run = move || {
+        if let Ok(keeper) = started.recv() {
+            keeper.run(&core);
+        }
+    };
+    std::thread::Builder::new().name("argus-keeper".into()).spawn(run)?;
+    Ok(start)
 }
 
 /// The store cannot be opened for now. Then all goes to the pending file, and whether that works decides whether the logger opens.

@@ -196,6 +196,12 @@ impl Redaction {
         self
     }
 
+    /// Withholds nothing by its key; shapes stay.
+    #[must_use]
+    pub fn without_keys(self) -> Self {
+        Self { shapes: self.shapes, ..Self::none() }
+    }
+
     /// Looks for no shape; keys stay.
     #[must_use]
     pub fn without_shapes(mut self) -> Self {

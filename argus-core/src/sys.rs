@@ -66,39 +66,6 @@ mod threads {
         let number = unsafe { libc::sched_getcpu() };
         u32::try_from(number).ok().and_then(|n| 1u64.checked_shl(n)).unwrap_or(0)
     }
-
-    const WORDS: usize = size_of::<libc::cpu_set_t>() / size_of::<libc::c_ulong>();
-
-    /// A set of processors: a bit for each, as in a `cpu_set_t`.
-    #[derive(Clone, Copy, PartialEq, Debug)]
-    pub(crate) struct Processors([libc::c_ulong; WORDS]);
-
-    impl Processors {
-        /// Those that the calling thread may run on.
-        #[allow(unsafe_code)]
-        pub(crate) fn allowed() -> Option<Self> {
-            let mut set = [0; WORDS];
-            // SAFETY: 0 is the calling thread; the place is this function's, and as long as is said.
-            let failed = unsafe { libc::sched_getaffinity(0, size_of_val(&set), (&raw mut set).cast()) };
-            (failed == 0).then_some(Self(set))
-        }
-
-        /// Whether the calling thread runs on these alone from now on.
-        #[allow(unsafe_code)]
-        pub(crate) fn allow(&self) -> bool {
-            // SAFETY: 0 is the calling thread; the set is read, not kept, and as long as is said.
-            unsafe { libc::sched_setaffinity(0, size_of_val(&self.0), (&raw const self.0).cast()) == 0 }
-        }
-
-        /// All but some of the first 64; none if that leaves none.
-        pub(crate) fn without(mut self, processors: u64) -> Option<Self> {
-            for (n, word) in self.0.iter_mut().enumerate() {
-                let bits = processors.checked_shr(libc::c_ulong::BITS * n as u32).unwrap_or(0);
-                *word &= !(bits as libc::c_ulong);
-            }
-            self.0.iter().any(|word| *word != 0).then_some(self)
-        }
-    }
 }
 
 #[cfg(not(all(target_os = "linux", not(miri), not(shuttle))))]
@@ -116,28 +83,11 @@ mod threads {
     pub(crate) fn processor() -> u64 {
         0
     }
-
-    #[derive(Clone, Copy, PartialEq, Debug)]
-    pub(crate) struct Processors;
-
-    impl Processors {
-        pub(crate) fn allowed() -> Option<Self> {
-            None
-        }
-
-        pub(crate) fn allow(&self) -> bool {
-            false
-        }
-
-        pub(crate) fn without(self, _: u64) -> Option<Self> {
-            None
-        }
-    }
 }
 
 #[cfg(all(test, target_os = "linux", not(miri), not(shuttle)))]
 pub(crate) use threads::parameters;
-pub(crate) use threads::{Processors, policy, processor, set_policy};
+pub(crate) use threads::{policy, processor, set_policy};
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ mod policy;
 
 use std::cell::Cell;
 
-pub(crate) use place::Place;
+pub(crate) use place::{Callers, FAST, NOTED};
 pub(crate) use policy::background;
 
 #[cfg(all(test, shuttle))]

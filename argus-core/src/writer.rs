@@ -69,7 +69,8 @@ pub(crate) struct Writer {
     group: group::Group,
     /// When somebody last waited for a commit.
     waited: Option<Instant>,
-    place: thread::Place,
+    /// Nobody waits: it makes room for those who do not notice it.
+    aside: bool,
     piled: backlog::Piled,
     /// That one failed: tried again, its batch gets the same bytes.
     again: bool,
@@ -154,7 +155,7 @@ impl Writer {
             stats,
             group: Default::default(),
             waited: None,
-            place: thread::Place::default(),
+            aside: false,
             piled: Default::default(),
         }
     }
@@ -242,6 +243,7 @@ impl Writer {
                         match self.commit(&batch, None, false) {
                             Outcome::Committed => {
                                 let took = began.elapsed();
+                                self.step_aside();
                                 self.acknowledge(batch);
                                 self.group.told(Instant::now(), took);
                             }
@@ -257,6 +259,12 @@ impl Writer {
                     self.look_at_backlog(committing);
                 }
             }
+        }
+    }
+
+    fn step_aside(&self) {
+        if self.aside {
+            self.core.callers.step_aside();
         }
     }
 
@@ -356,10 +364,10 @@ impl Writer {
         if !chunks.is_empty() {
             state.spill.batch = Batch::Preparing;
         }
-        state.callers_on = [0, state.callers_on[0]];
-        let off = if background { state.callers_on[1] } else { 0 };
+        self.aside = background && state.waiting == 0;
         drop(state);
-        self.place.keep_off(off);
+        core.callers.turn();
+        self.step_aside();
         let batch = self.hold(chunks);
         match closing {
             Some(deadline) => Gathered::Closing(batch, deadline),

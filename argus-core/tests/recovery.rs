@@ -211,3 +211,22 @@ fn audit_open_says_what_the_queue_is_and_why() {
     assert_eq!(opened.context_value("queue").unwrap(), "memory");
     assert_eq!(opened.context_value("queue_reason").unwrap(), "the configuration says so");
 }
+
+#[test]
+fn without_a_thread_for_the_journal_there_is_none_and_it_is_told() {
+    let dir = Dir::new();
+    let path = dir.path("t.db");
+    let (faults, (tell, told)) = (Faults::new(), mpsc::channel());
+    faults.no_thread();
+    let config = AuditConfig::new(&path).faults(&faults).on_error(move |e| drop(tell.send(e.to_string())));
+    let logger = AuditLogger::open(config).unwrap();
+    assert_eq!(logger.health().queue, QueueKind::Memory);
+    logger.log(AuditEvent::info("e")).unwrap();
+    close(&logger);
+    let opened = records(&path).into_iter().rfind(|r| r.event == "audit_open").unwrap();
+    assert_eq!(opened.context_value("queue").unwrap(), "memory");
+    let why = opened.context_value("queue_reason").unwrap().to_string();
+    assert!(why.contains("thread cannot be started"), "{why}");
+    assert!(told.try_iter().any(|t| t.contains("thread cannot be started")));
+    assert_ok(&path);
+}

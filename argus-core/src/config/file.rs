@@ -1,6 +1,7 @@
 //! `AuditConfig` in files: read from and written to any format of serde, with the forms of `forms`. Unknown names are refused, what is left out keeps its
 //! default, and hooks and clock are no part of a file.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,11 +42,18 @@ struct Settings {
 }
 
 #[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields, expecting = "{default_keys: true, keys: [..]}")]
+#[serde(
+    deny_unknown_fields,
+    expecting = "{default_keys: true, keys: [..], shapes: {name: pattern}, without_shapes: [..]}"
+)]
 struct Rules {
     default_keys: Option<Form<bool>>,
     #[serde(default)]
     keys: Vec<String>,
+    #[serde(default)]
+    shapes: BTreeMap<String, String>,
+    #[serde(default)]
+    without_shapes: Vec<String>,
 }
 
 fn set<T>(to: &mut T, from: Option<T>) {
@@ -81,10 +89,12 @@ impl<'de> Deserialize<'de> for AuditConfig {
         set(&mut c.overflow, s.overflow);
         if let Some(rules) = s.redaction {
             let base = match rules.default_keys {
-                Some(Form(false)) => Redaction::none(),
+                Some(Form(false)) => Redaction::default().without_keys(),
                 _ => Redaction::default(),
             };
-            c.redaction = rules.keys.iter().fold(base, |r, k| r.key(k));
+            let keyed = rules.keys.iter().fold(base, |r, k| r.key(k));
+            let fewer = rules.without_shapes.iter().fold(keyed, |r, name| r.without_shape(name));
+            c.redaction = rules.shapes.iter().fold(fewer, |r, (name, pattern)| r.shape(name, pattern));
         }
         set(&mut c.queue_bytes, s.queue_bytes.map(|f| f.0.0));
         set(&mut c.file_mode, s.file_mode.map(|f| f.0.0));

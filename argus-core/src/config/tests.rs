@@ -150,6 +150,13 @@ fn words_of_a_file_mean_what_the_builder_says() {
     assert_eq!(json(r#"{"durability_from":"never","overflow":"block"}"#).unwrap().overflow, Overflow::default());
     let c = json(r#"{"redaction":{"default_keys":false,"keys":["pin"]}}"#).unwrap();
     assert!(c.redaction.hides("pin") && !c.redaction.hides("password"));
+    let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U";
+    assert!(c.redaction.text(jwt).is_some(), "the shapes stay");
+    let c = json(r#"{"redaction":{"shapes":{"ticket":"ACME-[0-9]{6}"},"without_shapes":["jwt"]}}"#).unwrap();
+    assert!(c.redaction.text("see ACME-123456").is_some_and(|t| !t.contains("123456")));
+    assert!(c.redaction.text(jwt).is_none() && c.redaction.hides("password"));
+    let wrong = json(r#"{"redaction":{"shapes":{"ticket":"ACME-["}}}"#).unwrap();
+    assert!(wrong.redaction.compiled().unwrap_err().contains("ticket"));
     let c = env(AuditConfig::default(), &[("ARGUS_AUDIT_REDACT_KEYS", "pin, session_id,")]).unwrap();
     assert!(c.redaction.hides("pin") && c.redaction.hides("session-id") && c.redaction.hides("password"));
     assert!(!c.redaction.hides("user"));

@@ -1,6 +1,6 @@
 //! `JsonWriter` puts one canonical JSON value together at the end of a byte buffer: escapes text, sorts members, refuses duplicates and reserved keys,
 //! bounds the depth, withholds the values of sensitive keys. Members are written as they come and, where
-//! they came in another order than the canonical one, put in order when their object ends.
+//! they came in another order than the canonical one, put in order when their object ends. The outermost object's may be left as they come (`members.rs`).
 
 use std::cmp::Ordering;
 

@@ -69,9 +69,8 @@ impl Keeper {
     pub(crate) fn run(mut self, core: &Core) {
         crate::thread::mark_argus();
         crate::thread::background(true);
-        let mut place = crate::thread::Place::default();
         loop {
-            let (task, off) = {
+            let task = {
                 let mut state = core.lock();
                 loop {
                     // What is queued is the writer's business; nothing new is accepted.
@@ -81,7 +80,7 @@ impl Keeper {
                     let Queue::Journal(q) = &mut state.queue else { return };
                     if let Some(task) = q.task() {
                         state.keeper_busy = true;
-                        break (task, state.callers_on[0] | state.callers_on[1]);
+                        break task;
                     }
                     state.keeper_idle = true;
                     let (s, timeout) = core.keep.wait_timeout(state, RETRY).unwrap_or_else(|e| e.into_inner());
@@ -92,7 +91,7 @@ impl Keeper {
                     }
                 }
             };
-            place.keep_off(off);
+            core.callers.step_aside();
             let made = match task {
                 Task::Make => self.further(core).map(Some),
                 // (If somebody still reads it, that is its end, too; nobody does.)

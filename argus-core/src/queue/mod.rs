@@ -46,7 +46,7 @@ impl Chunk {
         }
     }
 
-    /// Opens the entries: from here on their contexts are JSON. What the queue counts stays as it is, and what a journal holds.
+    /// Opens the entries: from here on all of their members are JSON. What the queue counts stays as it is, and what a journal holds.
     fn open(&mut self) -> &mut [u8] {
         let opened = |bytes: &[u8]| {
             let mut copy = Vec::with_capacity(bytes.len() + bytes.len() / 8);

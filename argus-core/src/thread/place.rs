@@ -1,120 +1,147 @@
-//! Where a thread of Argus runs: not on the processors of callers at full speed, if there are others. Batch work does not take such a processor when it wakes up, but the scheduler may put it there and give
+//! Where a thread of Argus runs: not on the processor of a caller at full speed, if there is another. Batch work does not take such a processor when it wakes up, but the scheduler may put it there and give
 //! it its turn, for milliseconds, even while another processor rests ([ADR 18](../../../docs/adr/0018-batch.md)).
 
-use crate::sys::Processors;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sys;
 
-/// Of one thread, which alone may use it.
-#[derive(Default)]
-pub(crate) struct Place {
-    /// Where it may run, by whoever decides that.
-    allowed: Option<Processors>,
-    /// What of that it was left.
-    left: Option<Processors>,
-    off: u64,
+/// One call of so many notes where it runs.
+pub(crate) const NOTED: u64 = 256;
+/// If so many calls came within so many milliseconds: then their callers are at full speed.
+pub(crate) const FAST: u64 = 20;
+
+/// The processors that callers at full speed run on, of the first 64: a bit for each.
+#[derive(Debug, Default)]
+pub(crate) struct Callers {
+    now: AtomicU64,
+    before: AtomicU64,
 }
 
-impl Place {
-    /// Keeps the calling thread off some processors, if it may run on others, and only off those. A system call or two where that changes.
-    pub(crate) fn keep_off(&mut self, processors: u64) {
-        if self.off == processors {
-            return;
+impl Callers {
+    /// The calling thread is one.
+    #[cold]
+    pub(crate) fn note(&self) {
+        self.now.fetch_or(sys::processor(), Ordering::Relaxed);
+    }
+
+    /// Forgets those that were noted before the last turn.
+    pub(crate) fn turn(&self) {
+        self.before.store(self.now.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Moves the calling thread to another processor, if it runs on one of these and may run on others. Where it may run is as it was then: the scheduler leaves it where it is while nothing speaks against it.
+    pub(crate) fn step_aside(&self) {
+        let callers = self.now.load(Ordering::Relaxed) | self.before.load(Ordering::Relaxed);
+        if sys::processor() & callers != 0 {
+            off(callers);
         }
-        self.off = processors;
-        let now = Processors::allowed();
-        // Somebody else decided anew.
-        if now != self.left {
-            self.allowed = now;
-        }
-        let Some(allowed) = self.allowed else { return };
-        let left = allowed.without(processors).unwrap_or(allowed);
-        self.left = if now == Some(left) || left.allow() { Some(left) } else { now };
     }
 }
+
+#[cfg(all(target_os = "linux", not(miri), not(shuttle)))]
+#[cold]
+fn off(processors: u64) {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+    let Ok(allowed) = sched_getaffinity(None) else { return };
+    let mut others = allowed;
+    (0..64).filter(|n| processors >> n & 1 == 1).for_each(|n| others.unset(n));
+    if others.count() == 0 || sched_setaffinity(None, &others).is_err() {
+        return;
+    }
+    // What the kernel makes of all is what its groups allow now. If that is what it was, nobody chose less, and it follows them as before.
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|n| all.set(n));
+    if sched_setaffinity(None, &all).is_err() || sched_getaffinity(None) != Ok(allowed) {
+        let _ = sched_setaffinity(None, &allowed);
+    }
+}
+
+#[cfg(not(all(target_os = "linux", not(miri), not(shuttle))))]
+fn off(_: u64) {}
 
 #[cfg(all(test, target_os = "linux", not(miri), not(shuttle)))]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::time::{Duration, Instant};
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+    use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::{AuditConfig, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, sys};
+    use crate::accept::Rules;
+    use crate::core::{Accepted, Core};
+    use crate::id::WriterId;
+    use crate::{AuditConfig, AuditEvent, Carrier, ManualClock};
 
     #[test]
-    fn a_thread_keeps_off_processors_and_within_what_it_was_given() {
-        let test = || {
-            let given = Processors::allowed().unwrap();
-            let mine = sys::processor();
-            let Some(others) = given.without(mine) else { return eprintln!("SKIPPED: one processor") };
-            let mut place = Place::default();
-            let mut off = |processors| {
-                place.keep_off(processors);
-                Processors::allowed().unwrap()
-            };
-            assert_eq!(off(mine), others);
-            assert_ne!(sys::processor(), mine);
-            // Other ones; all of them, which would leave none; none.
-            let others = sys::processor();
-            assert_eq!(Some(off(others)), given.without(others));
-            assert_eq!(sys::processor() & others, 0);
-            assert_eq!(off(u64::MAX), given.without(u64::MAX).unwrap_or(given));
-            assert_eq!(off(0), given);
+    fn fast_callers_are_noted_and_slow_ones_are_not() {
+        // (Before the first time that is noted stands the year 1970.)
+        let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000)));
+        let core = Core::new(AuditConfig::default().clock(clock.clone()), Rules::empty(), WriterId::random());
+        let call = || {
+            let event = AuditEvent::info("e").component("tests");
+            core.submit(&event, &Carrier::default(), false, &mut Accepted::default()).unwrap();
+        };
+        let noted = || core.callers.now.load(Ordering::Relaxed);
+        for _ in 0..3 * NOTED {
+            clock.advance(Duration::from_millis(1));
+            call();
+        }
+        assert_eq!(noted(), 0);
+        for _ in 0..2 * NOTED {
+            call();
+        }
+        assert_ne!(noted(), 0);
+    }
 
-            // Somebody gives it one processor, and another one: there it stays, whoever runs there.
-            for one in [mine, others] {
-                let one = given.without(!one).unwrap();
-                assert!(one.allow());
-                assert_eq!(off(mine), one);
-                assert_eq!(off(others), one);
-                assert_eq!(off(0), one);
+    fn allowed() -> CpuSet {
+        sched_getaffinity(None).unwrap()
+    }
+
+    #[test]
+    fn a_thread_steps_aside_and_may_run_where_it_might_before() {
+        let test = || {
+            let given = allowed();
+            if given.count() < 2 {
+                return eprintln!("SKIPPED: one processor");
+            }
+            let callers = Callers::default();
+            let mine = sys::processor();
+            callers.note();
+            for _ in 0..2 {
+                callers.step_aside();
+                assert_ne!(sys::processor(), mine);
+                assert_eq!(allowed(), given);
+                // Until those were noted a turn ago.
+                callers.turn();
+            }
+            let now = sys::processor();
+            callers.turn();
+            callers.step_aside();
+            assert!(
+                now != 0 && callers.now.load(Ordering::Relaxed) == 0 && callers.before.load(Ordering::Relaxed) == 0
+            );
+
+            // Callers are everywhere, or the thread was given one processor: it stays.
+            callers.now.store(u64::MAX, Ordering::Relaxed);
+            callers.step_aside();
+            assert_eq!(allowed(), given);
+            let mut one = CpuSet::new();
+            one.set(now.trailing_zeros() as usize);
+            sched_setaffinity(None, &one).unwrap();
+            callers.now.store(now, Ordering::Relaxed);
+            callers.step_aside();
+            assert_eq!((allowed(), sys::processor()), (one, now));
+
+            // Somebody gave it fewer than there are: it keeps to those.
+            if given.count() > 2 {
+                let mut fewer = given;
+                fewer.unset((0..64).find(|n| given.is_set(*n) && 1 << n != now).unwrap());
+                sched_setaffinity(None, &fewer).unwrap();
+                callers.now.store(sys::processor(), Ordering::Relaxed);
+                callers.step_aside();
+                assert_eq!(allowed(), fewer);
             }
         };
         std::thread::spawn(test).join().unwrap();
-    }
-
-    /// Where the writers of this process may run, as proc(5) says it.
-    fn writers() -> BTreeMap<String, String> {
-        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-        let status = tasks.filter_map(|t| {
-            let status = std::fs::read_to_string(t.path().join("status")).ok()?;
-            let allowed = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed:"))?.trim().to_owned();
-            status.starts_with("Name:\targus-writer\n").then(|| (t.file_name().to_string_lossy().into_owned(), allowed))
-        });
-        status.collect()
-    }
-
-    #[test]
-    fn a_writer_keeps_off_the_processor_of_a_fast_caller_until_somebody_waits_for_it() {
-        let dir = tempfile::tempdir().unwrap();
-        // (Other tests have writers, too; those that were here before are not this one.)
-        let before = writers();
-        let logger = AuditLogger::open(AuditConfig::new(dir.path().join("t.db"))).unwrap();
-        let test = || {
-            let given = Processors::allowed().unwrap();
-            let mine = sys::processor();
-            if given.without(mine).is_none() {
-                return eprintln!("SKIPPED: one processor");
-            }
-            assert!(given.without(!mine).unwrap().allow());
-            let began = Instant::now();
-            let ours = writers().into_iter().filter(|(id, _)| !before.contains_key(id)).collect::<BTreeMap<_, _>>();
-            let until = |call: &dyn Fn(), done: &dyn Fn(&String, &String) -> bool| {
-                while !writers().iter().any(|(id, now)| ours.get(id).is_some_and(|first| done(first, now))) {
-                    assert!(began.elapsed() < Duration::from_secs(60), "{ours:?} {:?}", writers());
-                    call();
-                }
-            };
-            let fast = || {
-                for _ in 0..1000 {
-                    let _ = logger.log(AuditEvent::info("e"));
-                }
-            };
-            let durable = || {
-                logger.log_durable(AuditEvent::info("e")).unwrap();
-            };
-            until(&fast, &|first, now| first != now);
-            until(&durable, &|first, now| first == now);
-        };
-        std::thread::scope(|s| s.spawn(test).join().unwrap());
-        logger.close(Duration::from_secs(20));
     }
 }
