@@ -85,21 +85,27 @@ fn while_a_panic_unwinds() {
 
 #[test]
 fn by_its_guard_while_a_panic_unwinds_with_clones_left() {
-    let dir = Dir::new();
-    for path in dir.both() {
-        let logger = open(&path);
-        let clone = logger.clone();
-        ends(move || {
-            let panicked = catch_unwind(AssertUnwindSafe(|| {
-                let _guard = logger.guard();
-                logger.log(AuditEvent::info("last")).unwrap();
-                panic!("the service fails");
-            }));
-            assert!(panicked.is_err());
-        });
-        assert!(clone.health().closed);
-        assert_closed(&path, "last");
+    for journal in [true, false] {
+        let dir = Dir::new();
+        for path in dir.both() {
+            guarded(&path, journal);
+        }
     }
+}
+
+fn guarded(path: &Path, journal: bool) {
+    let logger = AuditLogger::open(AuditConfig::new(path).journal(journal)).unwrap();
+    let clone = logger.clone();
+    ends(move || {
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let _guard = logger.guard();
+            logger.log(AuditEvent::info("last")).unwrap();
+            panic!("the service fails");
+        }));
+        assert!(panicked.is_err());
+    });
+    assert!(clone.health().closed);
+    assert_closed(path, "last");
 }
 
 #[test]
