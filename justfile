@@ -43,7 +43,7 @@ properties cases="20000":
     ARGUS_PROPTEST_CASES={{cases}} cargo test --release -p argus-core --test properties
 # Kills at random moments, as many as it takes
 kills rounds="1000":
-    ARGUS_KILL_ROUNDS={{rounds}} cargo test --release -p argus-core --test killed -- --nocapture
+    ARGUS_KILL_ROUNDS={{rounds}} cargo test --release -p argus-core --test killed --test killed_recovery -- --nocapture
 # Every failure x store x policy x what comes next (needs the right to mount for all of it, else it says SKIPPED)
 faults:
     ARGUS_FAULT_MATRIX=all cargo test -p argus-core --test fault_matrix -- --nocapture

@@ -46,7 +46,7 @@ pub trait AuditSinkExt: AuditSink {
     /// Records an event of level SECURITY. `details` becomes the context member `details`; `context` has the others.
     ///
     /// # Errors
-    /// As [`log`](Self::log); [`AuditError::Invalid`] if `context` has a member `details`, too.
+    /// As [`log`](Self::log); [`AuditError::Invalid`] if `context` has a member `details`, too: nothing is recorded then, for one of the two would be gone.
     fn log_security_event(
         &self,
         event: &str,

@@ -6,13 +6,13 @@ mod common;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Wake, Waker};
 use std::time::{Duration, SystemTime};
 
 use argus_core::{
     AuditConfig, AuditError, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, Carrier, Clock, CommitObserver,
-    Durability, Interest, Level, MemoryTrail, Outcome, Receipt, Record, Trace, TraceContext,
+    Durability, Interest, Level, MemoryTrail, Outcome, Overflow, Receipt, Record, Trace, TraceContext,
 };
 use common::{Dir, WAIT, assert_ok, close, open, records};
 
@@ -87,6 +87,56 @@ fn a_trace_hook_that_panics_costs_the_trace_and_not_the_record() {
     close(&logger);
     let traces: Vec<_> = records(&dir.path("t.db")).iter().map(|r| r.trace_id).collect();
     assert_eq!(traces, [None, None, None, Some([1; 16]), None]);
+}
+
+#[test]
+fn on_error_may_call_the_logger_and_is_never_made_to_wait() {
+    for overflow in [Overflow::Reject, Overflow::Block { timeout: Duration::from_secs(3600) }] {
+        for full in [false, true] {
+            let own: Arc<Mutex<Option<AuditLogger>>> = Arc::default();
+            let ((go, gate), (tell, told)) = (mpsc::channel::<()>(), mpsc::channel());
+            let gate = Mutex::new(Some(gate));
+            let hears = own.clone();
+            let config = AuditConfig::default().overflow(overflow).on_error(move |_| {
+                // At the first trouble, when the test has made the queue as it wants it.
+                let Some(gate) = gate.lock().unwrap().take() else { return };
+                gate.recv().unwrap();
+                let logger = hears.lock().unwrap().clone().unwrap();
+                let log = logger.log(AuditEvent::info("logged")).map(drop);
+                let durable = logger.log_durable(AuditEvent::info("durable")).map(drop);
+                tell.send((log, durable, logger.flush(Duration::MAX))).unwrap();
+            });
+            let trail = MemoryTrail::new();
+            // An empty queue takes any record; then this one is full.
+            let config = if full { config.queue_bytes(1) } else { config };
+            let logger = AuditLogger::open_in_memory(config, &trail).unwrap();
+            *own.lock().unwrap() = Some(logger.clone());
+            trail.fail(u32::MAX);
+            logger.log(AuditEvent::info("first")).unwrap();
+            go.send(()).unwrap();
+            let (log, durable, flush) = told.recv_timeout(WAIT).expect("it hangs");
+            assert_eq!(flush, Err(AuditError::OnArgusThread), "the first record is not committed yet");
+            if full {
+                let is_full = |r: &Result<(), AuditError>| matches!(r, Err(AuditError::Full { .. }));
+                assert!(is_full(&log) && is_full(&durable), "{log:?} {durable:?}");
+            } else {
+                // Accepted, but not waited for.
+                assert_eq!((log, durable), (Ok(()), Err(AuditError::OnArgusThread)));
+            }
+            trail.fail(0);
+            logger.flush(WAIT).unwrap();
+            close(&logger);
+            let h = logger.health();
+            let (accepted, rejected) = if full { (1, 2) } else { (3, 0) };
+            assert_eq!((h.committed, h.rejected, h.lost), (accepted, rejected, 0));
+            let text = trail.lines().join("\n");
+            for event in ["first", "logged", "durable"] {
+                let there = text.matches(&format!("\"event\":\"{event}\"")).count();
+                assert_eq!(there, usize::from(event == "first" || !full), "{event}");
+            }
+            own.lock().unwrap().take();
+        }
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! `kill -9` and `abort` at any moment: every record whose `log` returned is in the trail after the next open, once, and the trail verifies. `ARGUS_KILL_ROUNDS` is the
-//! number of kills (default 24 here; run 1,000 before a release: `just kills`).
+//! number of kills (default 50 here; run 1,000 before a release: `just kills`).
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -14,7 +14,7 @@ use argus_core::{AuditConfig, AuditEvent, AuditLogger, AuditReader, AuditSink, A
 use common::{Dir, WAIT, assert_ok, child, close, open, part, records};
 
 fn rounds() -> u64 {
-    std::env::var("ARGUS_KILL_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(24)
+    std::env::var("ARGUS_KILL_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(50)
 }
 
 /// A small generator of its own: the rounds are the same each time, the moments are the machine's.
@@ -208,6 +208,56 @@ fn abort_is_no_worse() {
         assert_eq!(last_told(&out.stdout), 4_999);
         close(&open(&path));
         assert_all(&path, &[4_999]);
+    }
+}
+
+#[test]
+fn after_a_restart_of_the_machine_what_the_journal_holds_is_committed_and_the_rest_is_told() {
+    if !journals() {
+        return;
+    }
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let dir = Dir::new();
+    for path in dir.both() {
+        for restarted in [true, false] {
+            let path = path.with_file_name(format!("{restarted}{}", path.file_name().unwrap().to_string_lossy()));
+            let told = kill(start(&path, 1_000_000, u64::MAX), Duration::from_millis(5));
+            if restarted {
+                // As another boot left it: the file says which one, and who locked it is gone.
+                let files = std::fs::read_dir(dir.0.path()).unwrap().map(|e| e.unwrap().path());
+                let of_ours = |f: &std::path::PathBuf| f.to_string_lossy().starts_with(&*path.to_string_lossy());
+                let lock = files.filter(of_ours).find(|f| f.extension().is_some_and(|e| e == "lock")).unwrap();
+                let text = std::fs::read_to_string(&lock).unwrap();
+                let other = text.replace(boot.trim(), "8ed3f6ad-685b-459e-ad70-22518e1af76c");
+                assert_ne!(text, other);
+                std::fs::write(&lock, other).unwrap();
+            }
+            // Once, however often it is opened.
+            close(&open(&path));
+            close(&open(&path));
+            assert_all(&path, &[told]);
+            let all = records(&path);
+            let writer = all.iter().find(|r| r.event == "counted").unwrap().writer.to_string();
+            let said = |event: &str| -> Vec<&Record> { all.iter().filter(|r| r.event == event).collect() };
+            let recovered = said("audit_recovered").into_iter().find(|r| r.context_value("cause").unwrap() == "dead");
+            let (recovered, gaps) = (recovered.unwrap(), said("audit_gap"));
+            let text = |r: &Record, key: &str| r.context_value(key).and_then(|v| v.as_str().map(str::to_owned));
+            assert_eq!(text(recovered, "writer").unwrap(), writer);
+            if !restarted {
+                assert_eq!((gaps.len(), text(recovered, "gap")), (0, None));
+                continue;
+            }
+            assert_eq!(text(recovered, "gap").unwrap(), "machine_restarted");
+            assert_eq!(gaps.len(), 1);
+            let last = recovered.context_value("last").unwrap().as_u64().unwrap();
+            assert_eq!(gaps[0].context_value("first").unwrap(), last + 1);
+            assert_eq!(text(gaps[0], "reason").unwrap(), "machine_restarted");
+            assert_eq!(text(gaps[0], "writer").unwrap(), writer);
+            assert!(gaps[0].seq > recovered.seq);
+            if let Some((code, text)) = argus_testkit::verify_with_python(&path) {
+                assert_eq!(code, 0, "{text}");
+            }
+        }
     }
 }
 

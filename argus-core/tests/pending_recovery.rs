@@ -178,6 +178,35 @@ fn a_pending_file_with_a_damaged_head_costs_nothing_else() {
 }
 
 #[test]
+fn a_newer_pending_file_waits_for_a_newer_argus() {
+    let dir = Dir::new();
+    for path in dir.both() {
+        for late in [false, true] {
+            let path = path.with_file_name(format!("{late}{}", path.file_name().unwrap().to_string_lossy()));
+            let file = leave_pending(AuditConfig::new(&path).journal(false), 20, late);
+            let right = fs::read_to_string(&file).unwrap();
+            let newer = right.replacen("{\"argus_pending\":1", "{\"argus_pending\":2", 1);
+            assert_ne!(newer, right);
+            fs::write(&file, &newer).unwrap();
+            let (tell, told) = mpsc::channel();
+            let config = AuditConfig::new(&path).on_error(move |e| drop(tell.send(e.to_string())));
+            close(&AuditLogger::open(config).unwrap());
+            let told: Vec<String> = told.try_iter().collect();
+            assert!(told.iter().any(|t| t.contains("version 2") && t.contains(file.to_str().unwrap())), "{told:?}");
+            assert!(numbers(&path).is_empty());
+            assert_eq!(fs::read_to_string(&file).unwrap(), newer);
+            assert!(said(&path, "audit_recovered").is_empty() && covers(&path).is_empty());
+            assert_verifies(&path);
+            fs::write(&file, &right).unwrap();
+            assert_eq!(reopen(&path), Vec::<String>::new());
+            assert_eq!(numbers(&path), (0..20).collect::<Vec<_>>());
+            assert!(!file.exists() && beside(&path, ".lock").is_empty());
+            assert_verifies(&path);
+        }
+    }
+}
+
+#[test]
 fn a_segment_with_a_damaged_head_costs_only_its_records() {
     let dir = Dir::new();
     for path in dir.both() {

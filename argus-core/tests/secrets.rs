@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use argus_core::{
     AuditConfig, AuditError, AuditEvent, AuditLogger, AuditReader, AuditSink, AuditSinkExt, Carrier, CommitObserver,
-    Filter, Interest, Receipt, Record, Redaction, Trace, TraceContext, Value,
+    ErrorKind, Faults, Filter, Interest, Receipt, Record, Redaction, State, StoreFault, Trace, TraceContext, Value,
 };
 use common::{Dir, WAIT, assert_ok, close};
 use secrets::{Made, corpus, innocent};
@@ -120,6 +120,64 @@ fn without_shapes_the_search_finds_each_secret() {
         // Texts with a quotation mark or a line end stand escaped in a file; a needle never has one.
         assert!(left.iter().all(|(_, bytes)| made.is_in(bytes)), "{made:?}");
     }
+}
+
+/// As `through`, while the store fails: what stands in the pending file, byte by byte, and what `on_error` was told. Then all is merged.
+fn spilled(path: &Path, redaction: Redaction, texts: &[&str], journal: bool) -> (Vec<u8>, String) {
+    let (faults, told) = (Faults::new(), Arc::new(Mutex::new(String::new())));
+    let hears = told.clone();
+    let config = AuditConfig::new(path).service(texts[0], texts[1]).redaction(redaction).with("always", texts[0]);
+    let config = config.on_error(move |e| *hears.lock().unwrap() += &format!("{e} {e:?}\n"));
+    let logger = AuditLogger::open(config.faults(&faults).journal(journal)).unwrap();
+    logger.flush(WAIT).unwrap();
+    faults.store(StoreFault::Commit, ErrorKind::DiskFull, u32::MAX);
+    texts.iter().for_each(|t| say(&logger, t));
+    // It is durable, so all before it is, and it is in no other file.
+    let receipt = logger.log_durable(AuditEvent::info("last")).unwrap();
+    assert_eq!(receipt.state, State::Spilled);
+    let files = std::fs::read_dir(path.parent().unwrap()).unwrap().map(|e| e.unwrap().path());
+    let pending = files.into_iter().find(|f| f.to_string_lossy().contains(".pending.")).unwrap();
+    let bytes = std::fs::read(pending).unwrap();
+    faults.heal();
+    logger.flush(WAIT).unwrap();
+    close(&logger);
+    let told = told.lock().unwrap().clone();
+    assert!(told.contains(".pending."), "{told}");
+    (bytes, told)
+}
+
+/// The lines of an event.
+fn lines(bytes: &[u8], event: &str) -> usize {
+    let name = format!("\"event\":\"{event}\"");
+    std::str::from_utf8(bytes).unwrap().lines().filter(|l| l.contains(&name)).count()
+}
+
+#[test]
+fn no_secret_leaves_by_the_pending_file() {
+    let corpus = corpus();
+    let texts: Vec<&str> = corpus.iter().map(|m| m.text.as_str()).collect();
+    for (name, journal) in [("trail.db", true), ("trail.jsonl", false)] {
+        let dir = Dir::new();
+        let path = dir.path(name);
+        let (bytes, told) = spilled(&path, Redaction::default(), &texts, journal);
+        // It holds what is harmless of each record, and what stands for the secrets.
+        for event in ["scalar", "values", "json", "text in text", "fields"] {
+            assert_eq!(lines(&bytes, event), corpus.len(), "{event}");
+        }
+        assert!(String::from_utf8_lossy(&bytes).matches("$argus.redacted").count() >= corpus.len() / 2);
+        let mut all = left(dir.0.path(), &path, &told);
+        all.push(("pending file".to_owned(), bytes));
+        assert_nowhere(&corpus, &all);
+        assert_ok(&path);
+    }
+}
+
+#[test]
+fn without_shapes_the_pending_file_has_each_secret() {
+    let (dir, corpus) = (Dir::new(), corpus());
+    let texts: Vec<&str> = corpus.iter().map(|m| m.text.as_str()).collect();
+    let (bytes, _) = spilled(&dir.path("trail.jsonl"), Redaction::default().without_shapes(), &texts, true);
+    assert!(corpus.iter().all(|made| made.is_in(&bytes)));
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use argus_core::{
-    ActorType, AuditEvent, AuditReader, AuditSink, AuditSinkExt, Filter, Level, Outcome, Trace, TraceContext, audit,
+    ActorType, AuditError, AuditEvent, AuditReader, AuditSink, AuditSinkExt, Filter, Level, Outcome, Trace,
+    TraceContext, audit,
 };
 use common::{Dir, WAIT, assert_ok, child, close, findings, open, part, records, snapshot, sql, tamper};
 use serde_json::json;
@@ -431,4 +432,46 @@ fn scopes_record_how_it_ended() {
     assert_eq!(outcomes, [None, Some(Outcome::Success), None, Some(Outcome::Failure), None, Some(Outcome::Abandoned)]);
     assert_eq!(all[3].context_value("error"), Some(json!("disk full")));
     assert_eq!(all[5].context_value("argus.intent"), Some(json!(all[4].record_id.to_string())));
+}
+
+#[test]
+fn a_scope_that_a_panic_unwinds_is_abandoned() {
+    let dir = Dir::new();
+    for path in dir.both() {
+        let logger = open(&path);
+        let clone = logger.clone();
+        let panicked = std::thread::spawn(move || {
+            let _scope = clone.begin(AuditEvent::critical("rotate").component("keys")).unwrap();
+            panic!("the rotation fails");
+        });
+        assert!(panicked.join().is_err());
+        close(&logger);
+        let all: Vec<_> = records(&path).into_iter().filter(|r| r.event == "rotate").collect();
+        assert_eq!(all.iter().map(|r| r.outcome).collect::<Vec<_>>(), [None, Some(Outcome::Abandoned)]);
+        assert_eq!(all[1].context_value("argus.intent"), Some(json!(all[0].record_id.to_string())));
+        assert_eq!((all[1].level, &*all[1].component), (Level::Critical, "keys"));
+        assert_ok(&path);
+    }
+}
+
+#[test]
+fn the_details_of_a_security_event_are_a_member_of_its_context() {
+    let dir = Dir::new();
+    for path in dir.both() {
+        let logger = open(&path);
+        let context = [("port", 22.into()), ("user", "jane".into())];
+        logger.log_security_event("login_denied", "three wrong passwords", &context).unwrap();
+        logger.log_security_event("alone", "no others", &[]).unwrap();
+        // Neither wins in silence.
+        let error = logger.log_security_event("twice", "ours", &[("details", "theirs".into())]).unwrap_err();
+        assert!(matches!(&error, AuditError::Invalid { reason, .. } if reason.contains("details")), "{error:?}");
+        assert_eq!(logger.health().rejected, 1);
+        close(&logger);
+        let all: Vec<_> = records(&path).into_iter().filter(|r| !r.event.starts_with("audit_")).collect();
+        let said: Vec<_> = all.iter().map(|r| (&*r.event, r.level, r.context.to_value())).collect();
+        let denied = json!({"details": "three wrong passwords", "port": 22, "user": "jane"});
+        let alone = json!({"details": "no others"});
+        assert_eq!(said, [("login_denied", Level::Security, denied), ("alone", Level::Security, alone)]);
+        assert_ok(&path);
+    }
 }

@@ -580,6 +580,48 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_that_a_forked_child_holds_is_taken_over_once_its_writer_is_certainly_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let beside =
+            Beside { trail: dir.path().join("audit.db"), access: Access { mode: 0o600, group: None }, spill_dir: None };
+        let here = Owner::of_this_process();
+        // Another process has its number now.
+        let gone = Owner { started: 1, queue: "journal".into(), ..here.clone() };
+        let cases = [
+            (gone.clone(), true),
+            (here.clone(), false),
+            // Its number means nothing here.
+            (Owner { boot_id: "another".into(), ..gone.clone() }, false),
+            (Owner { boot_id: String::new(), ..gone.clone() }, false),
+            (Owner { pid_namespace: "another".into(), ..gone.clone() }, false),
+            (Owner { started: 0, ..gone.clone() }, false),
+        ];
+        for (owner, is_dead) in cases {
+            let writer = WriterId::random();
+            let mut lock = beside.begin(writer, &owner).unwrap();
+            // One more handle of the same opening, as a child gets it: the lock goes with the last.
+            let child = lock.file.try_clone().unwrap();
+            lock.amend("journal").unwrap();
+            drop(lock);
+            let taken = beside.take_over(writer).unwrap();
+            assert_eq!(taken.is_some(), is_dead, "{owner:?}");
+            if let Some((taken, said)) = taken {
+                assert_eq!(said, Some(owner));
+                taken.unwrap().remove();
+                assert!(!beside.lock(writer).exists());
+            }
+            drop(child);
+        }
+        // What it says may be nothing: then the lock alone counts.
+        let writer = WriterId::random();
+        let lock = beside.begin(writer, &gone).unwrap();
+        lock.file.set_len(0).unwrap();
+        assert!(beside.take_over(writer).unwrap().is_none());
+        drop(lock);
+        assert!(matches!(beside.take_over(writer).unwrap(), Some((Some(_), None))));
+    }
+
+    #[test]
     fn names_are_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let beside =
