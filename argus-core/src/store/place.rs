@@ -131,6 +131,37 @@ pub(crate) fn sync_directory(dir: &Path) -> Result<(), TrailError> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(|e| TrailError::io("cannot sync the trail's directory", dir, e))
 }
 
+/// What stands under a name: device and number, and bytes.
+#[cfg(feature = "sqlite")]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Seen {
+    pub(crate) id: (u64, u64),
+    pub(crate) bytes: u64,
+}
+
+/// By its name: closing a descriptor of a database of ours would drop SQLite's locks. And nothing but this: once a file's times were asked for, Linux 6.13 and later
+/// note the next write's to the nanosecond, and so each sync of SQLite's log would wait for the file system's journal, too.
+#[cfg(feature = "sqlite")]
+pub(crate) fn seen(path: &Path) -> std::io::Result<Seen> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, StatxFlags, statx};
+        use rustix::io::Errno;
+        match statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO | StatxFlags::SIZE) {
+            // Some containers know no such call.
+            Err(Errno::NOSYS | Errno::PERM) => {}
+            s => {
+                let s = s?;
+                let device = u64::from(s.stx_dev_major) << 32 | u64::from(s.stx_dev_minor);
+                return Ok(Seen { id: (device, s.stx_ino), bytes: s.stx_size });
+            }
+        }
+    }
+    use std::os::unix::fs::MetadataExt;
+    let m = std::fs::symlink_metadata(path)?;
+    Ok(Seen { id: (m.dev(), m.ino()), bytes: m.len() })
+}
+
 /// Device and number of a file.
 pub(crate) fn identity(path: &Path) -> Result<(u64, u64), TrailError> {
     let st = rustix::fs::lstat(path).map_err(|e| TrailError::io("cannot look at the trail's file", path, e.into()))?;

@@ -114,8 +114,6 @@ impl Case {
     pub(crate) fn spills(&self) -> bool {
         match self.failure {
             F::Told(S::Stuck, _) => false,
-            // SQLite has what it needs in memory and in its log, and may not notice.
-            F::Cut => self.ending == "jsonl",
             F::BothFull | F::FullSpillDisk { begun: false } | F::ReadOnlyDisk | F::StuckReader => false,
             _ => true,
         }

@@ -15,6 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::rows::Writers;
 use crate::error::{ErrorKind, TrailError};
+use crate::store::place;
 use crate::store::sqlite::error;
 
 /// Bytes of a cell that are read at most. No cell of a record has nearly as many; a hostile file may have a gigabyte.
@@ -24,6 +25,9 @@ const ATTEMPTS: usize = 20;
 
 /// The wait for a lock, which a reader seldom meets; a step is tried some twenty times.
 const BUSY: Duration = Duration::from_millis(500);
+
+/// Between two looks for a `-wal`.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Device and inode.
 type Identity = (u64, u64);
@@ -35,8 +39,8 @@ type Stamps = [Option<Stamp>; 2];
 /// How a database is open.
 #[derive(Debug, PartialEq)]
 pub(super) enum Mode {
-    /// Through a `-shm`: every commit is seen.
-    Shared(Option<Identity>),
+    /// Through a `-shm`: every commit is seen. Of the database and of its `-wal`.
+    Shared([Option<Identity>; 2]),
     /// As immutable, with what the file looked like.
     Immutable(Option<Stamp>),
     /// As a private copy, with what the file and its `-wal` looked like.
@@ -55,7 +59,7 @@ impl State {
     /// Whether the file is not any more what was opened: another was put in its place, or a writer came.
     pub(super) fn is_stale(&self, path: &Path) -> bool {
         match &self.mode {
-            Mode::Shared(before) => stamp(path).map(|s| s.0) != *before,
+            Mode::Shared(before) => identities(path) != *before,
             Mode::Immutable(before) => stamp(path) != *before || writer_came(path) || has_wal(path),
             Mode::Copied(before) => stamps(path) != *before || writer_came(path),
         }
@@ -95,6 +99,10 @@ fn stamps(path: &Path) -> Stamps {
     [stamp(path), stamp(&beside(path, "-wal"))]
 }
 
+fn identities(path: &Path) -> [Option<Identity>; 2] {
+    [path, &beside(path, "-wal")].map(|p| place::seen(p).ok().map(|s| s.id))
+}
+
 fn writer_came(path: &Path) -> bool {
     beside(path, "-shm").exists()
 }
@@ -121,8 +129,16 @@ pub(super) fn connect(path: &Path) -> Result<State, TrailError> {
     crate::fork::refuse(path)?;
     for _ in 0..ATTEMPTS {
         let state = if writer_came(path) {
-            let mode = Mode::Shared(stamp(path).map(|s| s.0));
-            open(path, "mode=ro&readonly_shm=1", mode, None)?
+            let files = identities(path);
+            if files[0].is_some() && files[1].is_none() {
+                // SQLite would make another. Mostly the last writer is just closing.
+                std::thread::sleep(PAUSE);
+                if writer_came(path) && identities(path)[1].is_none() {
+                    return Err(removed_log(path));
+                }
+                continue;
+            }
+            open(path, "mode=ro&readonly_shm=1", Mode::Shared(files), None)?
         } else if has_wal(path) {
             let Some((copy, stamps)) = private_copy(path)? else { continue };
             open(&copy.0.join("trail.db"), "mode=rw", Mode::Copied(stamps), Some(copy))?
@@ -134,6 +150,12 @@ pub(super) fn connect(path: &Path) -> Result<State, TrailError> {
     Err(TrailError::new(ErrorKind::Busy, "the audit database kept changing while it was copied")
         .at(path)
         .help("try again"))
+}
+
+fn removed_log(path: &Path) -> TrailError {
+    TrailError::new(ErrorKind::Busy, "the database's write-ahead log was removed while it was in use")
+        .at(beside(path, "-wal"))
+        .help("a logger that has it open saves what stood in it; if none has, open a logger, or begin the trail's service, first")
 }
 
 fn open(target: &Path, options: &str, mode: Mode, copy: Option<PrivateCopy>) -> Result<State, TrailError> {

@@ -40,8 +40,11 @@ pub(crate) struct SqliteStore {
     log_id: WriterId,
     log_text: String,
     open: bool,
-    /// Device and number of the file, as the first connection found it.
-    identity: (u64, u64),
+    /// The file that the first connection found, and its bytes, as a transaction last saw them.
+    file: place::Seen,
+    /// Bytes of a file that was cut.
+    cut: Option<u64>,
+    log: wal::Log,
 }
 
 /// Turns an SQLite failure into what happened, where, and what to do.
@@ -117,9 +120,13 @@ impl SqliteStore {
             log_id: WriterId([0; 16]),
             log_text: String::new(),
             open: false,
-            identity: (0, 0),
+            file: place::Seen::default(),
+            cut: None,
+            log: wal::Log::default(),
         };
-        store.identity = place::identity(&store.path)?;
+        store.file =
+            place::seen(&store.path).map_err(|e| TrailError::io("cannot look at the trail's file", &store.path, e))?;
+        store.log.path = store.beside("-wal");
         store.connect()?;
         Ok(store)
     }
@@ -148,6 +155,7 @@ impl SqliteStore {
             | OpenFlags::SQLITE_OPEN_NOFOLLOW
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        self.wait_for_old_log()?;
         self.look_first()?;
         let mut conn = Connection::open_with_flags(&self.path, flags).map_err(&err)?;
         conn.busy_handler(Some(busy)).map_err(&err)?;
@@ -158,6 +166,8 @@ impl SqliteStore {
             (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
             (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
             (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
+            // A connection that is given up does not believe its log, or its file, any more, and copies nothing from one into the other. See `close`.
+            (DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true),
         ] {
             conn.set_db_config(option, on).map_err(&err)?;
         }
@@ -193,6 +203,7 @@ impl SqliteStore {
         self.log_id = log_id;
         self.log_text = self.log_id.to_string();
         self.conn = Some(conn);
+        self.log_opened();
         Ok(())
     }
 
@@ -219,10 +230,65 @@ impl SqliteStore {
             kind => kind,
         };
         match kind.map_err(&err)? {
+            // It had a log: what made that stood in a write-ahead log that is gone.
+            schema::Kind::Empty if self.log_id != WriterId([0; 16]) => Err(place::replaced(&self.path)),
             // Another process is about to make it.
             schema::Kind::Empty => Ok(()),
             kind => schema::check_kind(&kind, &self.path),
         }
+    }
+
+    /// Looks for the file that was opened, with all that it held.
+    fn look_at_file(&mut self) -> Result<(), TrailError> {
+        let Some(here) = place::seen(&self.path).ok().filter(|f| f.id == self.file.id) else {
+            return Err(place::replaced(&self.path));
+        };
+        if here.bytes < self.file.bytes {
+            // Seldom: another program's VACUUM, or somebody cut it.
+            if self.cut == Some(here.bytes) || self.lacks_pages(here.bytes)? {
+                self.cut = Some(here.bytes);
+                return Err(TrailError::new(ErrorKind::Damaged, "the trail's file was cut while it was written")
+                    .at(&self.path)
+                    .help("put its bytes back, and leave the -wal where it is; what is queued is kept and written as soon as they are there"));
+            }
+        }
+        (self.file.bytes, self.cut) = (here.bytes, None);
+        Ok(())
+    }
+
+    /// Whether a file that has become as short as this lacks pages. By a connection that has none of them in memory.
+    fn lacks_pages(&self, bytes: u64) -> Result<bool, TrailError> {
+        // In front of an empty file SQLite removes the log.
+        if bytes < 512 {
+            return Ok(true);
+        }
+        let flags =
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NOFOLLOW | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let look = || -> rusqlite::Result<bool> {
+            let mut conn = Connection::open_with_flags(&self.path, flags)?;
+            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            conn.busy_handler(Some(busy))?;
+            conn.execute_batch("PRAGMA mmap_size=0; BEGIN")?;
+            let number = |pragma| conn.query_row(pragma, [], |r| r.get::<_, u64>(0));
+            if number("PRAGMA page_count")?.saturating_mul(number("PRAGMA page_size")?) <= bytes {
+                return Ok(false);
+            }
+            // What is not in the file may be in the log.
+            conn.query_row("PRAGMA quick_check(1)", [], |r| Ok(r.get::<_, String>(0)? != "ok"))
+        };
+        match look() {
+            Ok(lacks) => Ok(lacks),
+            Err(e) => match error("cannot look at the audit database", &self.path, e) {
+                e if e.kind() == ErrorKind::Busy => Err(e),
+                _ => Ok(true),
+            },
+        }
+    }
+
+    fn beside(&self, ending: &str) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(ending);
+        name.into()
     }
 
     fn conn(&self) -> Result<&Connection, TrailError> {
@@ -286,10 +352,10 @@ impl Store for SqliteStore {
 
     fn begin(&mut self) -> Result<Head, TrailError> {
         self.rollback();
-        if place::identity(&self.path).ok() != Some(self.identity) {
+        if let Err(e) = self.look_at_file() {
             // What is written now would go into a file that nobody finds again.
             self.conn = None;
-            return Err(place::replaced(&self.path));
+            return Err(e);
         }
         let err = self.err("cannot begin a transaction");
         let since = Instant::now();
@@ -301,6 +367,13 @@ impl Store for SqliteStore {
             self.conn = None;
             std::thread::sleep(Duration::from_millis(1));
         }
+        self.open = true;
+        // Under the write lock: nobody begins another log now, and nothing is written behind what another process wrote to another one.
+        if let Err(here) = self.look_at_log() {
+            self.rollback();
+            return Err(self.leave_log(here).1);
+        }
+        self.open = false;
         let conn = self.conn()?;
         type Last = Option<(u64, String, String)>;
         let read = || -> rusqlite::Result<(i64, u64, i64, Last, u64, u64)> {
@@ -406,7 +479,10 @@ impl Store for SqliteStore {
         let look = |c: &Connection| {
             c.prepare_cached("SELECT EXISTS (SELECT 1 FROM foreign_events)")?.query_row([], |r| r.get::<_, bool>(0))
         };
+        // What happened to the files of a logger that has nothing to say is noticed by a transaction, too.
+        let touched = |s: &Self| !place::seen(&s.path).is_ok_and(|f| f.id == s.file.id && f.bytes >= s.file.bytes);
         self.conn.as_ref().is_some_and(|c| look(c).unwrap_or(false))
+            || self.conn.is_some() && (touched(self) || self.look_at_log().is_err())
     }
 
     fn insert(&mut self, f: &Fields<'_>, checksum: &str) -> Result<(), TrailError> {
@@ -442,7 +518,9 @@ impl Store for SqliteStore {
             // The connection has seen a failed write or sync: never believed again.
             Err(_) => self.conn = None,
         }
-        result
+        result?;
+        // Before anybody learns of it: what stands in a log without a name is gone with the last process that has it open.
+        self.look_at_log().map_err(|here| self.leave_log(here).1)
     }
 
     fn rollback(&mut self) {
@@ -480,7 +558,17 @@ impl Store for SqliteStore {
 
     fn close(&mut self) -> Result<(), TrailError> {
         self.rollback();
+        if self.conn.is_none() || self.look_at_file().is_err() {
+            self.conn = None;
+            return Ok(());
+        }
+        if let Err(here) = self.look_at_log() {
+            let (saved, e) = self.leave_log(here);
+            self.conn = None;
+            return if saved { Ok(()) } else { Err(e) };
+        }
         let Some(conn) = self.conn.take() else { return Ok(()) };
+        let _ = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
         // A reader may be in the way; then the WAL stays, which harms nothing. Nobody waits for him.
         let _ = conn.busy_timeout(Duration::ZERO);
         let _ = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
@@ -508,5 +596,18 @@ mod tests {
         let select = store.conn().unwrap().prepare_cached(schema::SELECT_FOREIGN).unwrap();
         let status = |what| select.get_status(what);
         assert_eq!((status(StatementStatus::Run), status(StatementStatus::RePrepare)), (20, 0));
+    }
+
+    #[test]
+    fn a_commit_to_a_log_that_was_removed_meanwhile_is_an_error_and_is_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let access = Access { mode: 0o600, group: None };
+        let mut store = SqliteStore::open(&dir.path().join("t.db"), access, WriterId::random(), "shop").unwrap();
+        let head = store.begin().unwrap();
+        std::fs::remove_file(dir.path().join("t.db-wal")).unwrap();
+        let ends = Ends { writer_last: 7, log_writer_last: head.log_writer_last, closed: Closed::No };
+        assert_eq!(store.commit(&ends).unwrap_err().kind(), ErrorKind::Replaced);
+        assert_eq!(store.begin().unwrap().writer_last, 7, "of the new log");
+        assert!(dir.path().join("t.db-wal").exists());
     }
 }

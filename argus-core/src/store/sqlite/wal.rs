@@ -1,20 +1,130 @@
-//! How much the write-ahead log holds. A reader's snapshot keeps it from being begun anew, and nobody but that reader can end it: so the log grows, commits go on,
-//! and it is said. Runs on the writer's thread, between transactions.
+//! The write-ahead log's file. How much it holds: a reader's snapshot keeps it from being begun anew, and nobody but that reader can end it: so the log grows, commits
+//! go on, and it is said. And whether it still stands under its name: SQLite does not look, and writes on into a log that nobody finds again. Runs on the writer's
+//! thread.
 
-use std::path::Path;
+use std::io::Read;
+use std::path::PathBuf;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::SqliteStore;
 use crate::error::{ErrorKind, TrailError};
+use crate::id::WriterId;
 use crate::store::Backlog;
+use crate::store::place::{self, Seen};
 
 /// More than this is looked into. A burst alone stays below: each commit of a few MiB is followed by a checkpoint.
 const MOST: u64 = if cfg!(test) { 4 << 20 } else { 64 << 20 };
+/// The first bytes of a log, but for the last bit.
+const MAGIC: [u8; 4] = [0x37, 0x7f, 0x06, 0x82];
+
+#[derive(Default)]
+pub(super) struct Log {
+    pub(super) path: PathBuf,
+    /// The file that the connection writes to.
+    id: Option<(u64, u64)>,
+    /// Its bytes after the last commit.
+    bytes: Option<u64>,
+    /// A log lost its name: the head of what stood there when it was left.
+    left: Option<Vec<u8>>,
+}
 
 impl SqliteStore {
+    /// A connection was made: SQLite has opened the log, or made it.
+    pub(super) fn log_opened(&mut self) {
+        self.log.id = place::seen(&self.log.path).ok().map(|f| f.id);
+        self.log.left = None;
+    }
+
+    /// Whether the log that is written to stands under its name; if not, what does.
+    pub(super) fn look_at_log(&mut self) -> Result<(), Option<Seen>> {
+        let here = place::seen(&self.log.path).ok();
+        self.log.bytes = here.map(|f| f.bytes);
+        if here.is_some() && here.map(|f| f.id) == self.log.id { Ok(()) } else { Err(here) }
+    }
+
+    /// Saves what stands in a log that has lost its name, and lets go of it. Whether all of it is saved, and what happened.
+    pub(super) fn leave_log(&mut self, here: Option<Seen>) -> (bool, TrailError) {
+        let gone = |help| {
+            let what = "the database's write-ahead log was deleted, moved or replaced while it was written";
+            TrailError::new(ErrorKind::Replaced, what).at(&self.log.path).help(help)
+        };
+        // Where another one was begun, the shared memory speaks of that: what would be copied are frames of one at the places of the other.
+        let begun = here.is_some_and(|f| f.bytes > 0);
+        let saved = !begun
+            && self.conn.as_ref().is_some_and(|c| {
+                // Passive: waits for nobody. It is tried again.
+                let row = |r: &rusqlite::Row<'_>| Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?, r.get::<_, i64>(2)?));
+                c.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], row)
+                    .is_ok_and(|(busy, all, copied)| busy == 0 && all == copied)
+            });
+        let e = match (saved, begun) {
+            (true, _) => gone(
+                "what stood in it is saved; what is queued is kept and written once no program uses the removed log: end those that do not notice, readers, too",
+            ),
+            (_, true) => gone(
+                "another stands in its place, so what was committed since the last checkpoint may be lost: run `argus verify`; what is queued is kept and written once no other program uses the database",
+            ),
+            _ => gone(
+                "a reader, or the disk, keeps what stood in it from being saved: end the reader, and not this program; what is queued is kept",
+            ),
+        };
+        if saved || begun {
+            self.conn = None;
+            self.log.left = Some(self.log_head());
+        }
+        (saved, e)
+    }
+
+    /// While a program has a log without a name open, nobody may begin another: the shared memory is the same for both. So a connection waits until nobody has the
+    /// database open, or until a log was begun since.
+    pub(super) fn wait_for_old_log(&mut self) -> Result<(), TrailError> {
+        let missing = place::seen(&self.log.path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+        if missing && place::seen(&self.beside("-shm")).is_ok() {
+            self.log.left.get_or_insert_default();
+        }
+        let Some(left) = &self.log.left else { return Ok(()) };
+        let head = self.log_head();
+        if head != *left && head.first_chunk().is_some_and(|h: &[u8; 4]| [h[0], h[1], h[2], h[3] & !1] == MAGIC) {
+            return Ok(());
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let alone = || -> rusqlite::Result<()> {
+            let conn = Connection::open_with_flags(&self.path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            // Without it SQLite would wait.
+            conn.busy_timeout(std::time::Duration::ZERO)?;
+            conn.query_row("PRAGMA locking_mode=EXCLUSIVE", [], |_| Ok(()))?;
+            conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+        };
+        alone().map_err(|e| {
+            if !matches!(e.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) {
+                return self.err("cannot look at the audit database")(e);
+            }
+            // Whoever only now comes to the trail can wait as for any lock.
+            let opening = self.log_id == WriterId([0; 16]);
+            let kind = if opening { ErrorKind::Busy } else { ErrorKind::Replaced };
+            TrailError::new(kind, "other programs use a write-ahead log that was deleted, moved or replaced")
+                .at(&self.log.path)
+                .help("end the other programs that have the database open, readers, too")
+        })
+    }
+
+    /// The first bytes of what stands under the log's name. (A log is never locked.)
+    fn log_head(&self) -> Vec<u8> {
+        use rustix::fs::{Mode, OFlags, open};
+        let mut head = Vec::new();
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        if let Ok(file) = open(&self.log.path, flags, Mode::empty()) {
+            let _ = std::fs::File::from(file).take(32).read_to_end(&mut head);
+        }
+        head
+    }
+
     pub(super) fn look_at_wal(&mut self) -> Backlog {
-        let mut name = self.path.as_os_str().to_owned();
-        name.push("-wal");
-        let bytes = size(Path::new(&name)).unwrap_or(0);
+        // (After a commit it was just looked at.)
+        let bytes = self.log.bytes.take().or_else(|| place::seen(&self.log.path).ok().map(|f| f.bytes)).unwrap_or(0);
         let mut backlog = Backlog { bytes, stuck: None };
         let Some(conn) = self.conn.as_ref().filter(|_| bytes > MOST) else { return backlog };
         // Passive: waits for nobody. What it could copy is copied; the file gets shorter with the next commit.
@@ -29,18 +139,6 @@ impl SqliteStore {
         }
         backlog
     }
-}
-
-/// Bytes of a file. By its name: closing a descriptor of ours would drop SQLite's locks. And nothing but its size: once a file's times were asked for, Linux 6.13 and
-/// later note the next write's to the nanosecond, and so each sync of the log would wait for the file system's journal, too.
-fn size(path: &Path) -> std::io::Result<u64> {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-        Ok(statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::SIZE)?.stx_size)
-    }
-    #[cfg(not(target_os = "linux"))]
-    std::fs::symlink_metadata(path).map(|m| m.len())
 }
 
 #[cfg(test)]
