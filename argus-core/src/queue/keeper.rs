@@ -131,3 +131,55 @@ impl Keeper {
         }
     }
 }
+
+#[cfg(all(test, not(miri), not(shuttle)))]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::accept::Rules;
+    use crate::core::Accepted;
+    use crate::queue::files::HEADER;
+    use crate::sink::Carrier;
+    use crate::store::place::Access;
+    use crate::{AuditConfig, AuditEvent, Overflow};
+
+    const QUEUE: usize = 512 << 10;
+
+    #[test]
+    fn a_relay_that_never_waits_for_room_waits_for_a_segment() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = AuditConfig::default().queue_bytes(QUEUE).overflow(Overflow::Reject);
+        let writer = WriterId::random();
+        let core = Arc::new(Core::new(config, Rules::empty(), writer));
+        let access = Access { mode: 0o600, group: None };
+        let beside = Beside { trail: dir.path().join("t"), access, spill_dir: None };
+        if beside.reserves().is_err() {
+            return println!("SKIPPED: no journal on this file system");
+        }
+        let ids = (WriterId::random(), writer);
+        let (keeper, queue) = Keeper::with_segments(beside, ids, Owner::default(), QUEUE, HEADER + (32 << 10)).unwrap();
+        core.use_journal(queue);
+        std::thread::scope(|s| {
+            let relay = s.spawn(|| {
+                let agent = "a".repeat(1000);
+                let carrier = Carrier::relay(Duration::from_secs(60));
+                let event = AuditEvent::info("e").component("tests").user_agent(&agent);
+                let mut calls = (0..60).map(|_| core.submit(&event, &carrier, false, &mut Accepted::default()));
+                calls.find_map(Result::err).map(|e| e.to_string())
+            });
+            // The first segment is full, and nobody makes another.
+            let began = Instant::now();
+            while core.lock().waiting == 0 && !relay.is_finished() {
+                assert!(began.elapsed() < Duration::from_secs(20));
+                std::thread::yield_now();
+            }
+            let keeps = s.spawn(|| keeper.run(&core));
+            let refused = relay.join();
+            core.lock().closed = true;
+            core.keep.notify_one();
+            keeps.join().unwrap();
+            assert_eq!(refused.unwrap(), None);
+        });
+    }
+}
