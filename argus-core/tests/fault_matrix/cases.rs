@@ -112,11 +112,10 @@ impl Case {
 
     /// Records go to the pending file.
     pub(crate) fn spills(&self) -> bool {
-        match self.failure {
-            F::Told(S::Stuck, _) => false,
-            F::BothFull | F::FullSpillDisk { begun: false } | F::ReadOnlyDisk | F::StuckReader => false,
-            _ => true,
-        }
+        !matches!(
+            self.failure,
+            F::Told(S::Stuck, _) | F::BothFull | F::FullSpillDisk { begun: false } | F::ReadOnlyDisk | F::StuckReader
+        )
     }
 
     pub(crate) fn overflow(&self) -> Overflow {
