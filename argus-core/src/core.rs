@@ -66,10 +66,10 @@ pub(crate) struct State {
     pub(crate) high_water: usize,
     /// The journal's keeper waits for work.
     pub(crate) keeper_idle: bool,
-    /// When a call noted last where it runs, in milliseconds.
-    noted: u64,
     /// It is at a file that the queue does not know.
     pub(crate) keeper_busy: bool,
+    /// When a call last noted where it runs (see `Callers`), in milliseconds.
+    noted: u64,
     /// Somebody waits for a flush: no commit delay now.
     pub(crate) hurry: u32,
     pub(crate) spill: Spilling,
@@ -121,6 +121,7 @@ pub(crate) struct Core {
     mark: Option<Arc<ForkMark>>,
     /// Callers wait here for their records.
     pub(crate) bells: Bells,
+    /// Where those run who log at full speed.
     pub(crate) callers: Callers,
 }
 
@@ -143,8 +144,8 @@ impl Core {
                 waiting: 0,
                 high_water: 0,
                 keeper_idle: false,
-                noted: 0,
                 keeper_busy: false,
+                noted: 0,
                 hurry: 0,
                 spill: Spilling::default(),
             }),

@@ -61,10 +61,10 @@ fn off(_: u64) {}
 
 #[cfg(all(test, target_os = "linux", not(miri), not(shuttle)))]
 mod tests {
-    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-
     use std::sync::Arc;
     use std::time::{Duration, SystemTime};
+
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
     use super::*;
     use crate::accept::Rules;

@@ -367,13 +367,13 @@ impl Store for SqliteStore {
             self.conn = None;
             std::thread::sleep(Duration::from_millis(1));
         }
-        self.open = true;
         // Under the write lock: nobody begins another log now, and nothing is written behind what another process wrote to another one.
         if let Err(here) = self.look_at_log() {
+            // The connection is needed to save what stands in the log.
+            self.open = true;
             self.rollback();
             return Err(self.leave_log(here).1);
         }
-        self.open = false;
         let conn = self.conn()?;
         type Last = Option<(u64, String, String)>;
         let read = || -> rusqlite::Result<(i64, u64, i64, Last, u64, u64)> {
