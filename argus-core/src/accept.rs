@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::canonical::{longest, upper_bound};
-use crate::entry::{EntryWriter, Part};
+use crate::entry::{EntryWriter, Part, Texts};
 use crate::error::AuditError;
 use crate::event::{AuditEvent, Field};
 use crate::json::{JsonError, JsonWriter, Key, Scratch, Source, is_behind, utf16_cmp};
@@ -71,8 +71,8 @@ impl Rules {
 
 /// What accept needs of the call.
 pub(crate) struct Call<'a> {
-    /// Now, in parts; the caller needs them for the id, too.
-    pub(crate) now: Option<(i64, u32)>,
+    /// Now, in parts; the caller needs them for the id, too. (Borrowed: a copy as larger words would wait for the smaller ones to arrive in the cache.)
+    pub(crate) now: &'a Option<(i64, u32)>,
     pub(crate) trace: Option<&'a TraceContext<'a>>,
     pub(crate) observers: ObserverSet,
     pub(crate) own: bool,
@@ -136,7 +136,7 @@ fn encode_inner(
     if name.is_empty() || name.len() > MAX_EVENT {
         return Err(bad_name(name));
     }
-    let Some((secs, nanos)) = event.at.map_or(call.now, time::split) else { return Err(bad_time()) };
+    let Some((secs, nanos)) = event.at.map_or(*call.now, time::split) else { return Err(bad_time()) };
     let component = event.component.filter(|c| !c.is_empty()).unwrap_or(&rules.component);
     let path = event.file_path.map_or(Cow::Borrowed([].as_slice()), path_text);
     // What of it was no text must be told elsewhere.
@@ -149,7 +149,7 @@ fn encode_inner(
     let mut change = Changes::default();
     let changed = !(event.old.is_absent() && event.new.is_absent());
     if changed {
-        change = changes(event, rules, json, scratch, field, call.own)?;
+        changes(event, rules, json, scratch, field, call.own, &mut change)?;
     }
     let (agent, actor, action) = (bytes(event.user_agent), bytes(event.actor), bytes(event.action));
     let trace_state = call.trace.map(|t| t.trace_state).filter(|t| t.len() <= MAX_TRACE_STATE).unwrap_or_default();
@@ -187,7 +187,8 @@ fn encode_inner(
         if size > MAX_RECORD {
             return Err(AuditError::TooLarge { field: "record".into(), size, limit: MAX_RECORD }.into());
         }
-        w = EntryWriter::again(entry, name.len() + component.len(), parts - before + json.len(), call.own)
+        let known = w.known();
+        w = EntryWriter::again(entry, known, name.len() + component.len(), parts - before + json.len())
             .ok_or_else(other_length)?;
         w.utf8(Part::Context, json.get(start..).unwrap_or_default());
         json.truncate(start);
@@ -244,14 +245,14 @@ fn which_has_nul(texts: &[&[u8]]) -> Box<AuditError> {
 
 /// Writes the context as members, if they can wait as they came: none must be made JSON by the caller's own code, be withheld or be refused.
 #[inline(always)]
-fn plain(event: &AuditEvent<'_>, rules: &Rules, w: &mut EntryWriter<'_>) -> bool {
+fn plain(event: &AuditEvent<'_>, rules: &Rules, w: &mut Texts<'_>) -> bool {
     if event.member_count() + rules.context.len() > members::MOST {
         return false;
     }
     let written = match event.ready_members() {
-        Some(fields) => fields.iter().enumerate().all(|(n, field)| {
+        Some(fields) => fields.iter().flatten().enumerate().all(|(n, field)| {
             let twice = |before: &Field<'_>| before.key.is(&field.key);
-            !fields.get(..n).unwrap_or_default().iter().any(twice) && member(field, rules, w)
+            !fields.get(..n).unwrap_or_default().iter().flatten().any(twice) && member(field, rules, w)
         }),
         None => w.lend(|w| plain_of_many(event, rules, w)),
     };
@@ -268,7 +269,7 @@ fn plain(event: &AuditEvent<'_>, rules: &Rules, w: &mut EntryWriter<'_>) -> bool
 }
 
 #[inline(never)]
-fn plain_of_many(event: &AuditEvent<'_>, rules: &Rules, mut w: EntryWriter<'_>) -> Option<usize> {
+fn plain_of_many(event: &AuditEvent<'_>, rules: &Rules, mut w: Texts<'_>) -> Option<usize> {
     let all = (0..event.member_count()).all(|n| {
         let field = event.member(n);
         !(0..n).any(|m| event.member(m).key.is(&field.key)) && member(&field, rules, &mut w)
@@ -277,7 +278,7 @@ fn plain_of_many(event: &AuditEvent<'_>, rules: &Rules, mut w: EntryWriter<'_>) 
 }
 
 #[inline(always)]
-fn member(Field { key, value }: &Field<'_>, rules: &Rules, w: &mut EntryWriter<'_>) -> bool {
+fn member(Field { key, value }: &Field<'_>, rules: &Rules, w: &mut Texts<'_>) -> bool {
     !key.reserved && !rules.redaction.hides_ending(key.ending, key.text) && members::write(w, key, value)
 }
 
@@ -325,8 +326,8 @@ fn changes(
     scratch: &mut Scratch,
     field: &Cell<&'static str>,
     own: bool,
-) -> Result<Changes, Box<AuditError>> {
-    let mut change = Changes::default();
+    change: &mut Changes,
+) -> Result<(), Box<AuditError>> {
     for (n, (value, name)) in [(&event.old, "old_value"), (&event.new, "new_value")].into_iter().enumerate() {
         field.set(name);
         let start = json.len();
@@ -347,7 +348,7 @@ fn changes(
             (*end, *m) = (json.len(), members);
         }
     }
-    Ok(change)
+    Ok(())
 }
 
 /// A path as UTF-8: borrowed, if that is what it is. (Most are ASCII, which is quickly told.)

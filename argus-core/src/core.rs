@@ -267,7 +267,7 @@ impl Core {
         };
         let trace = trace.filter(|t| t.trace_id != [0; 16] && t.span_id != [0; 8]);
         let call = Call {
-            now: split,
+            now: &split,
             trace: trace.as_ref(),
             observers: carrier.observers,
             own: false,
@@ -275,7 +275,7 @@ impl Core {
         };
         let result = accept::with_buffers(|buffers| {
             let len = accept::encode(event, &self.rules, &call, buffers)?;
-            let entry = buffers.entry.get_mut(..len).unwrap_or_default();
+            let entry = buffers.entry.get(..len).unwrap_or_default();
             self.enqueue(entry, time::millis(split), carrier.caller, ack, accepted)
         });
         if let Err(e) = &result {
@@ -352,7 +352,7 @@ impl Core {
     /// The critical section: room, number, copy, publish.
     fn enqueue(
         &self,
-        bytes: &mut [u8],
+        bytes: &[u8],
         ms: u64,
         caller: Caller,
         ack: bool,
@@ -376,8 +376,7 @@ impl Core {
         state.last_seq += 1;
         let seq = state.last_seq;
         let id = self.mint(ms, seq);
-        entry::number(bytes, seq, id, check);
-        state.queue.push(bytes);
+        state.queue.push(entry::front(bytes.len(), check, seq, id), bytes);
         let queued = state.queue.bytes();
         if queued / 4 > state.queue.limit() / 5 {
             state.high_water = state.high_water.max(queued);

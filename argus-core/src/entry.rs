@@ -1,11 +1,14 @@
 //! The bytes of an accepted record on their way through the queue: a fixed head, then the texts. Written by accept, read by the writer and by recovery: it is the
 //! form of the journal (`docs/record-format.md`, section 8). The carrier travels here too, though it is no part of the record.
 
-use std::sync::LazyLock;
+mod write;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rapidhash::v3::{DEFAULT_RAPID_SECRETS, rapidhash_v3_micro_inline};
+
+pub(crate) use self::write::{EntryWriter, MemberValue, Texts};
 use crate::id::RecordId;
-use crate::json::text;
 use crate::level::{ActorType, Level, Outcome};
 use crate::sink::{ObserverSet, Trace, TraceContext};
 
@@ -40,11 +43,8 @@ const NANOS: usize = 40;
 const LEVEL: usize = 44;
 const ACTOR: usize = 45;
 const OUTCOME: usize = 46;
-const TRACE: usize = 47;
-const FLAGS: usize = 48;
-const REMOTE: usize = 49;
 /// Who made it, and what of it is written as members: any of the following.
-const KIND: usize = 50;
+pub(crate) const KIND: usize = 47;
 /// Argus made it of itself.
 const OWN: u8 = 1;
 /// The parts that may be members, which are not yet in order and not yet JSON.
@@ -61,12 +61,17 @@ const fn members_bit(part: usize) -> u8 {
     }
     0
 }
+const OBSERVERS: usize = 48;
+const TRACE_ID: usize = 56;
+const SPAN_ID: usize = 72;
+const TRACE: usize = 80;
+const FLAGS: usize = 81;
+const REMOTE: usize = 82;
 /// The stack is names already: said only of entries that were read back from a pending file.
-const NAMED: usize = 51;
-const TRACE_ID: usize = 52;
-const SPAN_ID: usize = 68;
-const OBSERVERS: usize = 76;
+const NAMED: usize = 83;
 const LENGTHS: usize = 84;
+/// Bytes of a [`Front`].
+pub(crate) const FRONT: usize = SECS;
 /// Bytes before the texts.
 pub(crate) const HEAD: usize = LENGTHS + 4 * PARTS;
 const ABSENT: u32 = u32::MAX;
@@ -82,328 +87,48 @@ fn get<const N: usize>(buf: &[u8], at: usize) -> [u8; N] {
     buf.get(at..at + N).and_then(|s| s.try_into().ok()).unwrap_or([0; N])
 }
 
-/// Room that must be left behind what is written: short texts are put down as whole words.
-const SLACK: usize = 32;
-
-/// Longer texts are not put down as words.
-const SHORT: usize = 16;
-/// The most that a member of a short name and a short text has: asked for once.
-const WINDOW: usize = 8 + 2 * SHORT;
-
-/// Writes one entry at the front of a buffer, whose length is room and no more: what a `Vec` asks at every push is asked once. Parts come in order.
-pub(crate) struct EntryWriter<'b> {
-    head: &'b mut [u8; HEAD],
-    /// For the texts.
-    room: &'b mut [u8],
-    at: usize,
-    kind: u8,
-}
-
-impl<'b> EntryWriter<'b> {
-    /// For an entry with so many bytes of parts. (Always `Some`: there is room.)
-    #[inline(always)]
-    pub(crate) fn begin(buf: &'b mut Vec<u8>, parts: usize) -> Option<Self> {
-        const EMPTY: [u8; HEAD] = {
-            let mut head = [0; HEAD];
-            let mut i = LENGTHS;
-            while i < HEAD {
-                head[i] = 0xff;
-                i += 1;
-            }
-            head
-        };
-        let (head, room) = split(buf, parts)?;
-        *head = EMPTY;
-        Some(Self { head, room, at: 0, kind: 0 })
-    }
-
-    #[inline(always)]
-    pub(crate) fn head(
-        &mut self,
-        level: Level,
-        actor: Option<ActorType>,
-        outcome: Option<Outcome>,
-        secs: i64,
-        nanos: u32,
-    ) {
-        put(self.head, SECS, secs.to_le_bytes());
-        let (actor, outcome) = (actor.map_or(0, |a| a as u8 + 1), outcome.map_or(0, |o| o as u8 + 1));
-        // As one word.
-        let [a, b, c, d] = nanos.to_le_bytes();
-        put(self.head, NANOS, [a, b, c, d, level as u8, actor, outcome, 0]);
-    }
-
-    #[inline(always)]
-    pub(crate) fn carrier(&mut self, trace: Option<&TraceContext<'_>>, observers: ObserverSet) {
-        if let Some(t) = trace {
-            put(self.head, TRACE, [1, t.flags, u8::from(t.remote)]);
-            put(self.head, TRACE_ID, t.trace_id);
-            put(self.head, SPAN_ID, t.span_id);
-        }
-        put(self.head, OBSERVERS, observers.0.to_le_bytes());
-    }
-
-    /// Marks a record that Argus makes of itself.
-    pub(crate) fn own(&mut self) {
-        self.kind |= OWN;
-    }
-
-    /// A stack whose names are known.
-    pub(crate) fn named_stack(&mut self, names: Option<&str>) {
-        if names.is_some_and(|n| !n.is_empty()) {
-            put(self.head, NAMED, [1]);
-            self.text(Part::Stack, names);
-        }
-    }
-
-    /// A text, unless it is empty.
-    pub(crate) fn text(&mut self, part: Part, text: Option<&str>) {
-        self.utf8(part, text.unwrap_or_default().as_bytes());
-    }
-
-    /// The same of bytes that are known to be UTF-8. True if there may be a NUL among them.
-    #[inline(always)]
-    pub(crate) fn utf8(&mut self, part: Part, text: &[u8]) -> bool {
-        if text.is_empty() {
-            return false;
-        }
-        let start = self.at;
-        let zero = self.append(text);
-        self.part(part, start);
-        zero
-    }
-
-    /// A part of JSON, or of `members`.
-    #[inline(always)]
-    pub(crate) fn value(&mut self, part: Part, json: &[u8], members: bool) {
-        const HALF: usize = 32;
-        let (start, at) = (self.at, self.at);
-        match (json.first_chunk(), json.last_chunk()) {
-            (Some(first), Some(last)) if json.len() <= 2 * HALF => {
-                put::<HALF>(self.room, at, *first);
-                put::<HALF>(self.room, at + json.len() - HALF, *last);
-            }
-            _ => {
-                if let Some(place) = self.room.get_mut(at..at + json.len()) {
-                    place.copy_from_slice(json);
-                }
-            }
-        }
-        self.at += json.len();
-        self.kind |= if members { members_bit(part as usize) } else { 0 };
-        self.part(part, start);
-    }
-
-    /// The context as members that are opened later (see `members`), and how many bytes they may have as JSON but for escapes. `None` if `write` gave up. It does not
-    /// get the room of the parts behind it, which have so many bytes.
-    #[inline(always)]
-    pub(crate) fn members(&mut self, behind: usize, write: impl FnOnce(&mut EntryWriter<'_>) -> bool) -> Option<usize> {
-        let start = self.at;
-        let most = self.room.len().saturating_sub(behind + SLACK);
-        let mut lent = EntryWriter { head: self.head, room: self.room.get_mut(..most)?, at: start, kind: 0 };
-        if !write(&mut lent) {
-            return None;
-        }
-        self.at = lent.at;
-        self.kind |= members_bit(Part::Context as usize);
-        self.part(Part::Context, start);
-        // A member's head is longer than its quotes, colon and comma; but the brackets count.
-        Some(self.at - start + 2)
-    }
-
-    /// Goes back to where the context begins, behind so many bytes of texts, with room for so many bytes of parts in the same buffer.
-    #[cold]
-    pub(crate) fn again(buf: &'b mut Vec<u8>, texts: usize, parts: usize, own: bool) -> Option<Self> {
-        let (head, room) = split(buf, parts)?;
-        Some(Self { head, room, at: texts, kind: if own { OWN } else { 0 } })
-    }
-
-    /// A member, which is eight bytes, its name and its value; `word` has the first eight bytes of the name. False if there is no room.
-    #[inline(always)]
-    pub(crate) fn member(&mut self, head: u64, name: &[u8], word: u64, value: MemberValue<'_>) -> bool {
-        let window = self.room.get_mut(self.at..).and_then(|r| r.first_chunk_mut::<WINDOW>());
-        let long = matches!(value, MemberValue::Text(t) if t.len() > SHORT);
-        let Some(window) = window.filter(|_| name.len() <= SHORT && !long) else {
-            let at = long_member(self.room, self.at, head, name, value);
-            self.at = at.unwrap_or(self.at);
-            return at.is_some();
-        };
-        put(window, 0, head.to_le_bytes());
-        put(window, 8, word.to_le_bytes());
-        // Of a text of more than eight bytes the last eight, too. The two overlap, and where they do they agree.
-        if let (true, Some(last)) = (name.len() > 8, name.last_chunk::<8>()) {
-            put(window, name.len(), *last);
-        }
-        let at = 8 + name.len();
-        self.at += at;
-        match value {
-            MemberValue::Word(number) => {
-                put(window, at, number.to_le_bytes());
-                self.at += 8;
-            }
-            MemberValue::Text(text) => {
-                put(window, at, text::word(text).to_le_bytes());
-                if let (true, Some(last)) = (text.len() > 8, text.last_chunk::<8>()) {
-                    put(window, at + text.len() - 8, *last);
-                }
-                self.at += text.len();
-            }
-        }
-        true
-    }
-
-    /// Lends itself to `write`, which tells where it came to. (By value: what is lent by reference is not kept in registers.)
-    #[inline(always)]
-    pub(crate) fn lend(&mut self, write: impl FnOnce(EntryWriter<'_>) -> Option<usize>) -> bool {
-        let end = write(EntryWriter { head: self.head, room: self.room, at: self.at, kind: 0 });
-        self.at = end.unwrap_or(self.at);
-        end.is_some()
-    }
-
-    /// Where it stands, in the texts.
-    #[inline(always)]
-    pub(crate) fn at(&self) -> usize {
-        self.at
-    }
-
-    /// Whether so many bytes have room.
-    #[inline(always)]
-    pub(crate) fn has_room(&self, len: usize) -> bool {
-        self.at + len + SLACK <= self.room.len()
-    }
-
-    #[inline(always)]
-    fn part(&mut self, part: Part, start: usize) {
-        let len = u32::try_from(self.at - start).unwrap_or(0);
-        put(self.head, LENGTHS + 4 * part as usize, len.to_le_bytes());
-    }
-
-    /// Appends bytes as they are. True if there may be a NUL among them.
-    #[inline(always)]
-    pub(crate) fn append(&mut self, b: &[u8]) -> bool {
-        let at = self.at;
-        self.at += b.len();
-        match (b.first_chunk(), b.last_chunk()) {
-            (Some(first), Some(last)) if b.len() <= SHORT => {
-                // The two overlap, and where they do they agree.
-                put(self.room, at, *first);
-                put(self.room, at + b.len() - 8, *last);
-                has_zero(u64::from_le_bytes(*first)) || has_zero(u64::from_le_bytes(*last))
-            }
-            (Some(_), _) => match (b.first_chunk(), b.last_chunk()) {
-                (Some(first), Some(last)) if b.len() <= 2 * SHORT => {
-                    put::<SHORT>(self.room, at, *first);
-                    put::<SHORT>(self.room, at + b.len() - SHORT, *last);
-                    [first, last].iter().any(|half| half.as_chunks().0.iter().any(|w| has_zero(u64::from_le_bytes(*w))))
-                }
-                _ => append_long(self.room, at, b),
-            },
-            _ => {
-                let word = text::word(b);
-                put(self.room, at, word.to_le_bytes());
-                has_zero(word | text::FILL << (8 * b.len() as u32))
-            }
-        }
-    }
-
-    /// Fills up, notes the length and returns it; `None` if the room was too short, which is a mistake of whoever said how much there would be. To whole words
-    /// would do; but the check value is taken of sixteen bytes at a time, and slowly of a rest.
-    #[inline(always)]
-    pub(crate) fn end(self) -> Option<usize> {
-        const { assert!(HEAD.is_multiple_of(16)) }
-        let len = HEAD + self.at.next_multiple_of(16);
-        // Whatever did not fit before leaves no room here.
-        self.room.get_mut(self.at..self.at + SLACK / 2)?.copy_from_slice(&[0; SLACK / 2]);
-        put(self.head, LEN, u32::try_from(len).unwrap_or(0).to_le_bytes());
-        put(self.head, KIND, [self.kind]);
-        Some(len)
-    }
-}
-
-// Functions of what they need, not of the writer: so the compiler keeps the writer in registers.
-
-#[inline(never)]
-fn append_long(room: &mut [u8], at: usize, b: &[u8]) -> bool {
-    if let Some(place) = room.get_mut(at..at + b.len()) {
-        place.copy_from_slice(b);
-    }
-    let (words, rest) = b.as_chunks();
-    // Without a way out early: so several words are looked at together.
-    words.iter().fold(0, |m, w| m | zeros(u64::from_le_bytes(*w))) != 0 || rest.contains(&0)
-}
-
-/// A member as it comes, and where it ends; `None` if there is no room.
-#[inline(never)]
-fn long_member(room: &mut [u8], at: usize, head: u64, name: &[u8], value: MemberValue<'_>) -> Option<usize> {
-    let number;
-    let value = match value {
-        MemberValue::Word(n) => {
-            number = n.to_le_bytes();
-            &number
-        }
-        MemberValue::Text(text) => text,
-    };
-    let end = at + 8 + name.len() + value.len();
-    let place = room.get_mut(at..end + SLACK)?;
-    let (start, place) = place.split_at_mut_checked(8)?;
-    let (place, rest) = place.split_at_mut_checked(name.len())?;
-    start.copy_from_slice(&head.to_le_bytes());
-    place.copy_from_slice(name);
-    rest.get_mut(..value.len())?.copy_from_slice(value);
-    Some(end)
-}
-
-/// A member's value: a number, or bytes.
-#[derive(Clone, Copy)]
-pub(crate) enum MemberValue<'a> {
-    Word(u64),
-    Text(&'a [u8]),
-}
-
-/// The head of an entry and the room behind it, for so many bytes of parts.
-#[inline(always)]
-fn split(buf: &mut Vec<u8>, parts: usize) -> Option<(&mut [u8; HEAD], &mut [u8])> {
-    if buf.len() < HEAD + parts + SLACK {
-        grow(buf, HEAD + parts + SLACK);
-    }
-    buf.split_first_chunk_mut()
-}
-
-#[cold]
-fn grow(buf: &mut Vec<u8>, room: usize) {
-    buf.resize(room.max(1024).next_power_of_two(), 0);
-}
-
-/// High bits are set where bytes are zero. (It may also mark a byte above one that is; never one alone.)
-#[inline(always)]
-fn zeros(word: u64) -> u64 {
-    word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080
-}
-
-#[inline(always)]
-fn has_zero(word: u64) -> bool {
-    zeros(word) != 0
-}
-
-/// CRC-32 of what stands behind number and identity. Taken before the critical section.
-pub(crate) fn check(entry: &[u8]) -> u32 {
-    let mut crc = FRESH.clone();
-    crc.update(entry.get(SECS..).unwrap_or_default());
-    crc.finalize()
-}
-
-/// Has asked what the processor can do.
-static FRESH: LazyLock<crc32fast::Hasher> = LazyLock::new(crc32fast::Hasher::new);
-
-/// Gives an entry its number and identity, in the critical section; and with them the check value, of which `check` is the larger part.
+/// A check value: rapidhash V3 micro with its default secrets, folded to 32 bits.
 #[inline]
+pub(crate) fn sum(bytes: &[u8]) -> u32 {
+    let hash = rapidhash_v3_micro_inline::<true, false>(bytes, &DEFAULT_RAPID_SECRETS);
+    #[allow(clippy::cast_possible_truncation)]
+    let folded = (hash ^ hash >> 32) as u32;
+    folded
+}
+
+/// That of what stands behind number and identity. Taken before the critical section.
+#[inline]
+pub(crate) fn check(entry: &[u8]) -> u32 {
+    sum(entry.get(SECS..).unwrap_or_default())
+}
+
+/// The first bytes of an entry, as the words that stand there: length and check value, number, identity. Known in the critical section only.
+pub(crate) type Front = [u64; 4];
+
+/// That of an entry of `len` bytes, of whose check value `check` is the larger part.
+#[inline(always)]
+pub(crate) fn front(len: usize, check: u32, writer_seq: u64, id: RecordId) -> Front {
+    let first = u64::from(u32::try_from(len).unwrap_or(0)) | u64::from(mixed(check, writer_seq, id)) << 32;
+    let id = u128::from_le_bytes(id.0);
+    #[allow(clippy::cast_possible_truncation)]
+    let halves = (id as u64, (id >> 64) as u64);
+    [first.to_le(), writer_seq.to_le(), halves.0.to_le(), halves.1.to_le()]
+}
+
+/// That of an entry which has its number.
+pub(crate) fn front_of(entry: &[u8]) -> Front {
+    [LEN, SEQ, ID, ID + 8].map(|at| u64::from_ne_bytes(get(entry, at)))
+}
+
+/// Gives an entry its number and identity; and with them the check value.
 pub(crate) fn number(entry: &mut [u8], writer_seq: u64, id: RecordId, check: u32) {
-    put(entry, CHECK, mixed(check, writer_seq, id).to_le_bytes());
-    put(entry, SEQ, writer_seq.to_le_bytes());
-    put(entry, ID, id.0);
+    for (n, word) in front(entry.len(), check, writer_seq, id).into_iter().enumerate() {
+        put(entry, 8 * n, word.to_ne_bytes());
+    }
 }
 
 /// Mixes number and identity into a check value: each of their bits changes it.
+#[inline(always)]
 fn mixed(check: u32, writer_seq: u64, id: RecordId) -> u32 {
     let id = u128::from_be_bytes(id.0);
     #[allow(clippy::cast_possible_truncation)]
@@ -652,6 +377,32 @@ impl<'a> Queued<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The journal's format: whatever changes it needs another version there. (Calculated with another implementation of rapidhash.)
+    #[test]
+    fn the_check_value_is_what_it_was() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let expected = [0xe1f6_11e5, 0xfe4d_7d93, 0x4f5d_e87c, 0xb49b_947d, 0x7d6d_6855];
+        assert_eq!([0, 1, 96, 160, 256].map(|len| sum(&bytes[..len])), expected);
+    }
+
+    #[test]
+    fn an_entry_has_nothing_of_the_one_before_in_its_buffer() {
+        let write = |entry: &mut Vec<u8>, trace: Option<&TraceContext<'_>>| {
+            let mut w = EntryWriter::begin(entry, 40).unwrap();
+            w.head(Level::Info, None, None, 1_795_000_000, 7);
+            w.carrier(trace, ObserverSet(0));
+            w.text(Part::Event, Some("request"));
+            let len = w.end().unwrap();
+            number(&mut entry[..len], 1, RecordId([1; 16]), 0);
+            entry[..len].to_vec()
+        };
+        let t = TraceContext { trace_id: [3; 16], span_id: [4; 8], flags: 1, remote: true, trace_state: "" };
+        for trace in [None, Some(&t)] {
+            let (mut fresh, mut used) = (Vec::new(), vec![0xff; 4096]);
+            assert_eq!(write(&mut fresh, trace), write(&mut used, trace));
+        }
+    }
 
     #[test]
     fn every_byte_counts_in_the_check_value() {

@@ -15,8 +15,6 @@ pub(crate) struct Field<'a> {
 }
 
 const INLINE: usize = 4;
-/// A constant, so that it is copied whole: what the compiler puts together of parts it reads back before they have left the processor.
-const EMPTY: [Field<'static>; INLINE] = [Field { key: Key::EMPTY, value: Value::ABSENT }; INLINE];
 
 /// A fact to be recorded.
 ///
@@ -48,7 +46,7 @@ pub struct AuditEvent<'a> {
     pub(crate) at: Option<SystemTime>,
     context: &'a [(&'a str, Value<'a>)],
     used: u8,
-    inline: [Field<'a>; INLINE],
+    inline: [Option<Field<'a>>; INLINE],
     more: Vec<Field<'a>>,
 }
 
@@ -72,7 +70,8 @@ impl<'a> AuditEvent<'a> {
             at: None,
             context: &[],
             used: 0,
-            inline: EMPTY,
+            // Each by itself: the compiler writes four tags, and not the whole.
+            inline: [None, None, None, None],
             more: Vec::new(),
         }
     }
@@ -231,7 +230,7 @@ impl<'a> AuditEvent<'a> {
         let field = Field { key: Key::new(key), value };
         match self.inline.get_mut(self.used as usize) {
             Some(slot) => {
-                *slot = field;
+                *slot = Some(field);
                 self.used += 1;
             }
             None => self.more.push(field),
@@ -244,7 +243,7 @@ impl<'a> AuditEvent<'a> {
 
     /// The context members where all stand ready in the event itself, as they mostly do.
     #[inline(always)]
-    pub(crate) fn ready_members(&self) -> Option<&[Field<'a>]> {
+    pub(crate) fn ready_members(&self) -> Option<&[Option<Field<'a>>]> {
         let ready = self.context.is_empty() && self.more.is_empty();
         self.inline.get(..usize::from(self.used)).filter(|_| ready)
     }
@@ -253,7 +252,7 @@ impl<'a> AuditEvent<'a> {
     #[inline(always)]
     pub(crate) fn ready_member(&self, n: usize) -> Option<&Field<'a>> {
         let ready = if self.context.is_empty() { usize::from(self.used) } else { 0 };
-        self.inline.get(..ready)?.get(n)
+        self.inline.get(..ready)?.get(n)?.as_ref()
     }
 
     /// The context member `n`, below `member_count`: the slice first, then those added one by one.
@@ -263,7 +262,7 @@ impl<'a> AuditEvent<'a> {
             return Field { key: Key::new(key), value: *value };
         }
         let inline = n - self.context.len();
-        let field = self.inline.get(inline).or_else(|| self.more.get(inline - INLINE));
+        let field = self.inline.get(inline).map_or_else(|| self.more.get(inline - INLINE), Option::as_ref);
         field.copied().unwrap_or(Field { key: Key::EMPTY, value: Value::ABSENT })
     }
 }

@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 
-use crate::entry::{EntryWriter, MemberValue, Queued};
+use crate::entry::{MemberValue, Queued, Texts};
 use crate::json::{Key, is_behind, quote_bytes, text, utf16_cmp, write_u64};
 use crate::value::{V, Value};
 
@@ -37,7 +37,7 @@ impl Kind {
 
 /// Appends a member, unless it is absent. False if its value must be made JSON on the caller's thread, or there is no room.
 #[inline(always)]
-pub(crate) fn write(w: &mut EntryWriter<'_>, key: &Key<'_>, value: &Value<'_>) -> bool {
+pub(crate) fn write(w: &mut Texts<'_>, key: &Key<'_>, value: &Value<'_>) -> bool {
     let (kind, value) = match value.0 {
         V::Bool(b) => (Kind::Bool, MemberValue::Word(b.into())),
         V::I64(i) => (Kind::I64, MemberValue::Word(i.cast_unsigned())),

@@ -237,6 +237,9 @@ fn journals_that_cannot_be_read_are_told_and_never_an_error() {
     fn write(path: &Path, at: u64, byte: u8) {
         fs::File::options().write(true).open(path).unwrap().write_all_at(&[byte], at).unwrap();
     }
+    fn turn(path: &Path, at: u64) {
+        write(path, at, !fs::read(path).unwrap()[usize::try_from(at).unwrap()]);
+    }
     fn instead(path: &Path) -> PathBuf {
         let away = path.with_extension("away");
         fs::rename(path, &away).unwrap();
@@ -249,10 +252,10 @@ fn journals_that_cannot_be_read_are_told_and_never_an_error() {
         (0..n).fold(8192, |at, _| at + len(at)) as u64
     }
     let cases: BTreeMap<&str, (Spoil, ErrorKind, u64)> = BTreeMap::from([
-        ("a newer version", ((|p| write(p, 8, 4)) as Spoil, ErrorKind::NewerVersion, 0)),
-        ("a damaged header", (|p| write(p, 41, 0), ErrorKind::Damaged, 0)),
+        ("a newer version", ((|p| write(p, 8, 255)) as Spoil, ErrorKind::NewerVersion, 0)),
+        ("a damaged header", (|p| turn(p, 41), ErrorKind::Damaged, 0)),
         // Of the five entries.
-        ("a damaged entry", (|p| write(p, entry(p, 2) + 30, 0xee), ErrorKind::Damaged, 2)),
+        ("a damaged entry", (|p| turn(p, entry(p, 2) + 30), ErrorKind::Damaged, 2)),
         ("a torn entry", (|p| write(p, entry(p, 4) + 3, 0xee), ErrorKind::Damaged, 4)),
         (
             "a missing beginning",

@@ -78,7 +78,7 @@ fn rules(configured: bool) -> Rules {
 }
 
 const CALL: Call<'static> =
-    Call { now: Some((1_795_000_000, 0)), trace: None, observers: ObserverSet(0), own: false, stack: false };
+    Call { now: &Some((1_795_000_000, 0)), trace: None, observers: ObserverSet(0), own: false, stack: false };
 
 /// The context of an event's entry when it is opened, and whether it waited as members.
 fn opened(event: &AuditEvent<'_>, rules: &Rules) -> Result<(String, bool), String> {
@@ -130,7 +130,7 @@ proptest! {
         let mut entry = vec![0; entry::HEAD];
         entry.extend(&bytes);
         for (kind, len) in [(2, bytes.len()), (2, 0), (2, 1 << 20), (14, bytes.len() / 3), (15, bytes.len()), (255, usize::MAX >> 32)] {
-            entry[50] = kind;
+            entry[entry::KIND] = kind;
             for length in [92, 104, 108] {
                 entry[length..length + 4].copy_from_slice(&u32::try_from(len).unwrap().to_le_bytes());
             }
@@ -290,7 +290,7 @@ fn opened_change(event: &AuditEvent<'_>) -> Result<([Option<String>; 2], u8), St
     let entry = Entry::of(&out).unwrap();
     assert_eq!((entry.text(Part::Action), entry.text(Part::Context)), (Some("ask"), Some("{\"n\":1}")));
     let text = |part| entry.text(part).map(str::to_owned);
-    Ok(([text(Part::OldValue), text(Part::NewValue)], buffers.entry[50]))
+    Ok(([text(Part::OldValue), text(Part::NewValue)], buffers.entry[entry::KIND]))
 }
 
 /// What the JSON of a value is by the way that writes it at once.

@@ -45,7 +45,7 @@ fn own(
     done: impl FnOnce(&mut [u8], u64),
 ) -> Result<(), AuditError> {
     let now = time::split(now);
-    let call = Call { now, trace: None, observers: Default::default(), own: true, stack: false };
+    let call = Call { now: &now, trace: None, observers: Default::default(), own: true, stack: false };
     accept::with_buffers(|buffers| {
         let len = accept::encode(event, &core.rules, &call, buffers).map_err(|e| *e)?;
         done(buffers.entry.get_mut(..len).unwrap_or_default(), time::millis(now));

@@ -54,6 +54,8 @@ enum Raw {
 }
 
 impl<'a, 'w> Compound<'a, 'w> {
+    // (Inlined, and so is what begins a map: what is handed over whole is read in other words than it was just written in.)
+    #[inline(always)]
     fn finish(self) -> Result<(), Fault> {
         if let Some(e) = self.failed {
             return Err(e);
@@ -239,6 +241,7 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
         let open = self.out.open_array()?;
         Ok(Compound { out: self.out, open, outer: Some(outer), named: false, array: true, raw: Raw::No, failed: None })
     }
+    #[inline(always)]
     fn serialize_map(self, _: Option<usize>) -> Result<Compound<'a, 'w>, Fault> {
         let open = self.out.open_object()?;
         Ok(Compound { out: self.out, open, outer: None, named: false, array: false, raw: Raw::No, failed: None })
@@ -331,6 +334,7 @@ impl ser::SerializeMap for Compound<'_, '_> {
         let result = self.name(key).and_then(|()| self.value(v));
         self.remember(result)
     }
+    #[inline(always)]
     fn end(self) -> Result<(), Fault> {
         self.finish()
     }

@@ -210,6 +210,7 @@ impl<'w> JsonWriter<'w> {
         self.out.push(b']');
     }
 
+    #[inline(always)]
     pub(crate) fn open_object(&mut self) -> Result<Open, Fault> {
         if self.depth == 0 && self.may_wait {
             (self.depth, self.waits) = (1, true);

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::journal::Made;
 use super::leftovers::UNNAMED;
 use super::segment::Segment;
+use crate::entry::sum;
 use crate::error::{ErrorKind, TrailError};
 use crate::id::WriterId;
 use crate::store::place::{self, Access};
@@ -24,7 +25,7 @@ use crate::writer::Identity;
 /// Bytes before the first entry of a segment.
 pub(crate) const HEADER: usize = 8192;
 const MAGIC: &[u8; 8] = b"ARGUSJ\r\n";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Magic, version, length of the identity, number, log id, writer, check value.
 const NUMBER: std::ops::Range<usize> = 16..24;
 const IDENTITY: usize = 64;
@@ -501,11 +502,7 @@ fn write_header(bytes: &mut [u8], log_id: WriterId, writer: WriterId, owner: &Ow
 }
 
 fn check(log_id: WriterId, writer: WriterId, identity: &[u8]) -> u32 {
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(&log_id.to_bytes());
-    crc.update(&writer.to_bytes());
-    crc.update(identity);
-    crc.finalize()
+    sum(&[&log_id.to_bytes(), &writer.to_bytes(), identity].concat())
 }
 
 /// Reads a header. `Ok(None)`: the file holds nothing (yet).
@@ -562,13 +559,14 @@ mod tests {
         set_number(&mut bytes, 7);
         let expected = Header { number: 7, log_id: log, writer, owner: owner.clone() };
         assert_eq!(read_header(&bytes, path).unwrap(), Some(expected));
-        bytes[8] = 4;
+        let version = bytes[8];
+        bytes[8] = version + 1;
         let newer = read_header(&bytes, path).unwrap_err();
         assert!(newer.kind() == ErrorKind::NewerVersion && newer.to_string().contains("newer Argus"), "{newer}");
-        bytes[8] = 2;
+        bytes[8] = version - 1;
         let older = read_header(&bytes, path).unwrap_err();
         assert!(older.to_string().contains("that wrote it"), "{older}");
-        bytes[8] = 3;
+        bytes[8] = version;
         bytes[41] ^= 1;
         assert_eq!(read_header(&bytes, path).unwrap_err().kind(), ErrorKind::Damaged);
         let journal = Owner { queue: "journal".into(), ..owner.clone() };

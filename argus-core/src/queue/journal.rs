@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::Room;
 use super::files::{self, HEADER};
 use super::segment::{Segment, Span, Tail};
+use crate::entry::Front;
 
 /// The writer takes runs of about this size, of a small queue shorter ones, so that a transaction can stop between them.
 const RUN: usize = 64 << 10;
@@ -135,12 +136,13 @@ impl JournalQueue {
         if self.coming.is_none() && !self.has_task() { Room::Full } else { Room::Segment }
     }
 
-    pub(crate) fn push(&mut self, entry: &[u8], reserve: usize) {
+    /// Appends an entry with `front` in place of its own, and leaves so much free, if it can.
+    pub(crate) fn push(&mut self, front: Front, entry: &[u8], reserve: usize) {
         if self.left() < entry.len() + reserve {
             self.roll();
         }
         let Some(current) = &mut self.current else { return };
-        if current.tail.append(entry) {
+        if current.tail.append(front, entry) {
             self.bytes += entry.len();
             current.unreleased += entry.len();
             if current.tail.at() - current.last_mark >= self.run {
@@ -314,6 +316,7 @@ pub(crate) fn zero(segment: Arc<Segment>, path: PathBuf) -> Option<Made> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::front_of;
 
     const LEN: usize = HEADER + (256 << 10);
 
@@ -359,7 +362,7 @@ mod tests {
                     }
                     other => panic!("{other:?}"),
                 }
-                q.push(&e, 0);
+                q.push(front_of(&e), &e, 0);
                 pushed += 1;
             }
             let mut runs = Vec::new();
@@ -390,7 +393,7 @@ mod tests {
         let e = entry(64 << 10, 1);
         for _ in 0..4 {
             assert_eq!(q.room(e.len(), 0), Room::Ok);
-            q.push(&e, 0);
+            q.push(front_of(&e), &e, 0);
         }
         assert_eq!(q.room(e.len(), 0), Room::Segment);
         assert!(matches!(q.task(), Some(Task::Make)));
@@ -402,7 +405,7 @@ mod tests {
         for _ in 4..16 {
             keep(&mut q, &mut n, &mut removed);
             assert_eq!(q.room(e.len(), 0), Room::Ok);
-            q.push(&e, 0);
+            q.push(front_of(&e), &e, 0);
         }
         assert_eq!(q.room(e.len(), 0), Room::Full, "the limit in bytes");
         while let Some((span, number)) = q.take() {
@@ -419,11 +422,11 @@ mod tests {
         let e = entry(64 << 10, 1);
         for _ in 0..3 {
             assert_eq!(q.has_task(), q.trouble().is_some(), "nothing stands in it");
-            q.push(&e, 0);
+            q.push(front_of(&e), &e, 0);
             assert!(matches!(q.task(), Some(Task::Make)));
             assert_eq!(q.room(4 * e.len(), 0), Room::Segment, "one is being made");
             q.failed("the disk is full".into());
-            (0..3).for_each(|_| q.push(&e, 0));
+            (0..3).for_each(|_| q.push(front_of(&e), &e, 0));
             let runs: Vec<_> = std::iter::from_fn(|| q.take()).collect();
             assert_eq!((q.room(e.len(), 0), q.has_task(), runs.len()), (Room::Full, false, 4));
             runs.into_iter().for_each(|(span, number)| q.release(span, number));

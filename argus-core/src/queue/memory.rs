@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::Room;
 use super::segment::prefetch;
+use crate::entry::{FRONT, Front};
 
 /// Size of a chunk, but less than a small bound, so that what one holds is never the whole queue; one larger entry gets a chunk of its own.
 const CHUNK: usize = 64 << 10;
@@ -51,18 +52,18 @@ impl MemoryQueue {
         self.spare.push(chunk);
     }
 
-    /// Appends an entry that `room` found room for.
-    pub(crate) fn push(&mut self, entry: &[u8]) {
+    /// Appends an entry that `room` found room for, with `front` in place of its own.
+    pub(crate) fn push(&mut self, front: Front, entry: &[u8]) {
         self.bytes += entry.len();
         match self.chunks.back_mut() {
             Some(c) if c.capacity() - c.len() >= entry.len() => {
-                c.extend_from_slice(entry);
+                append(c, front, entry);
                 prefetch(c.spare_capacity_mut().as_ptr().cast());
             }
             _ => {
                 let mut chunk = self.spare.pop().unwrap_or_default();
                 self.fewest = self.fewest.min(self.spare.len());
-                chunk.extend_from_slice(entry);
+                append(&mut chunk, front, entry);
                 self.chunks.push_back(chunk);
             }
         }
@@ -110,9 +111,19 @@ impl MemoryQueue {
     }
 }
 
+fn append(chunk: &mut Vec<u8>, front: Front, entry: &[u8]) {
+    let at = chunk.len();
+    chunk.extend_from_slice(entry);
+    if let Some(place) = chunk.get_mut(at..at + FRONT) {
+        let (places, _) = place.as_chunks_mut();
+        places.iter_mut().zip(front).for_each(|(place, word)| *place = word.to_ne_bytes());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::front_of;
 
     /// Fills a queue with `n` chunks, and takes them all out again.
     fn burst(q: &mut MemoryQueue, n: usize) -> usize {
@@ -122,7 +133,7 @@ mod tests {
                 allocated += 1;
                 q.supply(Vec::with_capacity(len));
             }
-            q.push(&entry);
+            q.push(front_of(&entry), &entry);
         }
         while let Some(chunk) = q.take() {
             q.release(chunk);

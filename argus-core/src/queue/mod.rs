@@ -8,7 +8,7 @@ mod leftovers;
 mod memory;
 pub(crate) mod segment;
 
-use crate::entry::queued;
+use crate::entry::{self, Front, queued};
 use crate::members;
 use crate::redaction::Redaction;
 use journal::JournalQueue;
@@ -113,20 +113,21 @@ impl Queue {
         }
     }
 
-    /// Appends an entry that `room` found room for.
-    pub(crate) fn push(&mut self, entry: &[u8]) {
+    /// Appends an entry that `room` found room for, with `front` in place of its own.
+    pub(crate) fn push(&mut self, front: Front, entry: &[u8]) {
         let reserve = self.reserve();
         match self {
-            Queue::Memory(q) => q.push(entry),
-            Queue::Journal(q) => q.push(entry, reserve),
+            Queue::Memory(q) => q.push(front, entry),
+            Queue::Journal(q) => q.push(front, entry, reserve),
         }
     }
 
     /// Appends an entry of Argus itself that `room_for_own` found room for.
     pub(crate) fn push_own(&mut self, entry: &[u8]) {
+        let front = entry::front_of(entry);
         match self {
-            Queue::Memory(q) => q.push(entry),
-            Queue::Journal(q) => q.push(entry, 0),
+            Queue::Memory(q) => q.push(front, entry),
+            Queue::Journal(q) => q.push(front, entry, 0),
         }
     }
 

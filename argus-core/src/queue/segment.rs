@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fd::AsFd;
 
+use crate::entry::{FRONT, Front};
+
 /// Memory that holds entries; exclusive as long as it is not in a [`Tail`].
 pub(crate) struct Segment {
     start: NonNull<u8>,
@@ -131,21 +133,25 @@ impl Tail {
         self.at
     }
 
-    /// Appends an entry whose first four bytes are its length, which are written last: whoever finds a length finds the entry behind it, even after this process
-    /// was killed at any instruction. False if there is no room, or if it is no whole number of eight bytes.
+    /// Appends an entry, with `front` in place of its own first 32 bytes. The first four, its length, are written last: whoever finds a length finds the entry behind it,
+    /// even after this process was killed at any instruction. False if there is no room, or if it is shorter than that, or no whole number of eight bytes.
     #[allow(unsafe_code)]
-    pub(crate) fn append(&mut self, entry: &[u8]) -> bool {
-        let Some((length, rest)) = entry.split_first_chunk::<4>() else { return false };
+    pub(crate) fn append(&mut self, front: Front, entry: &[u8]) -> bool {
+        let Some((_, rest)) = entry.split_first_chunk::<FRONT>() else { return false };
         if entry.len() > self.room() || !entry.len().is_multiple_of(8) {
             return false;
         }
+        let [first, others @ ..] = front;
+        let [a, b, c, d, check @ ..] = first.to_ne_bytes();
         // SAFETY: `at + entry.len()` is within the segment, and `at` within its 8-byte alignment (mappings are page-aligned, the heap's layout is 8). No `Span` reaches
         // beyond `at`, no `&mut` exists since an `Arc` does, and `&mut self` is the only appender. `entry` is a slice of other memory: this one is only lent out as spans.
         unsafe {
             let to = self.segment.start.as_ptr().add(self.at);
-            std::ptr::copy_nonoverlapping(rest.as_ptr(), to.add(4), rest.len());
-            // Release: the compiler must not move the copy behind it. Readers in this process are ordered by the queue's lock.
-            AtomicU32::from_ptr(to.cast()).store(u32::from_ne_bytes(*length), Ordering::Release);
+            std::ptr::copy_nonoverlapping(rest.as_ptr(), to.add(FRONT), rest.len());
+            to.add(8).cast::<[u64; 3]>().write(others);
+            to.add(4).cast::<[u8; 4]>().write(check);
+            // Release: the compiler must not move the others behind it. Readers in this process are ordered by the queue's lock.
+            AtomicU32::from_ptr(to.cast()).store(u32::from_ne_bytes([a, b, c, d]), Ordering::Release);
         }
         self.at += entry.len();
         prefetch(self.segment.start.as_ptr().wrapping_add(self.at));
@@ -222,6 +228,7 @@ impl ForkMark {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::front_of;
 
     fn entry(len: u32, fill: u8) -> Vec<u8> {
         let mut e = vec![fill; len as usize];
@@ -242,12 +249,14 @@ mod tests {
             let e = entry(64, i);
             expected += e.iter().map(|b| u64::from(*b)).sum::<u64>();
             let from = tail.at();
-            assert!(tail.append(&e));
+            assert!(tail.append(front_of(&e), &e));
             tell.send(tail.span(from, usize::MAX)).unwrap();
         }
         drop(tell);
         assert_eq!(reader.join().unwrap(), expected);
-        assert!(!tail.append(&entry(4096, 1)) && !tail.append(&entry(12, 1)) && !tail.append(&[1, 2]));
+        for wrong in [entry(4096, 1), entry(44, 1), entry(24, 1)] {
+            assert!(!tail.append(front_of(&wrong), &wrong));
+        }
         let span = tail.span(64, 64 + 64);
         let segment = tail.finish();
         let Err(segment) = Arc::try_unwrap(segment) else { panic!("a span is out") };
@@ -262,9 +271,10 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len(4096).unwrap();
         let mut tail = Tail::new(Segment::map(&file, 4096).unwrap(), 0);
-        assert!(tail.append(&entry(16, 7)));
-        let mut found = [0; 24];
+        let e = entry(40, 7);
+        assert!(tail.append(front_of(&e), &e));
+        let mut found = [0; 48];
         std::os::unix::fs::FileExt::read_exact_at(&file, &mut found, 0).unwrap();
-        assert_eq!(found, [16, 0, 0, 0, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!((&found[..40], &found[40..]), (&e[..], &[0; 8][..]));
     }
 }

@@ -325,7 +325,7 @@ impl Shared {
         let redaction = self.config.audit.redaction.clone();
         let rules = Rules::new(String::new(), Vec::new(), redaction, SINK_ADDS);
         let call = Call {
-            now: crate::time::split(self.config.audit.clock.now()),
+            now: &crate::time::split(self.config.audit.clock.now()),
             trace: None,
             observers: ObserverSet::default(),
             own: false,
