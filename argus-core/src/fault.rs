@@ -21,6 +21,7 @@ pub(crate) fn step(_: &str) {}
 #[cfg(any(test, feature = "test-util"))]
 mod switch {
     use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+    use std::time::Duration;
 
     use crate::canonical::Fields;
     use crate::error::{ErrorKind, TrailError};
@@ -48,6 +49,7 @@ mod switch {
     enum SpillFault {
         Error(ErrorKind),
         Stuck,
+        Slow(Duration),
         Panic,
     }
 
@@ -105,6 +107,11 @@ mod switch {
         /// Makes a write to the pending file wait until [`heal`](Self::heal).
         pub fn spill_stuck(&self) {
             self.lock().spill = Some(SpillFault::Stuck);
+        }
+
+        /// Makes each write to the pending file take so long.
+        pub fn spill_slow(&self, each: Duration) {
+            self.lock().spill = Some(SpillFault::Slow(each));
         }
 
         /// Makes the next write to the pending file panic.
@@ -191,6 +198,11 @@ mod switch {
                     let mut inner =
                         self.0.1.wait_while(inner, |i| i.spill.is_some()).unwrap_or_else(|e| e.into_inner());
                     inner.stuck = false;
+                    Ok(())
+                }
+                Some(SpillFault::Slow(each)) => {
+                    drop(inner);
+                    std::thread::sleep(each);
                     Ok(())
                 }
                 Some(SpillFault::Panic) => panic!("the spill thread was told to panic"),

@@ -53,7 +53,9 @@ fn leave(dir: &Dir, name: &str, journal: bool) -> Option<String> {
     for i in 0..left() {
         logger.log(AuditEvent::info("n").with("a", text.as_str()).with("i", i)).unwrap();
     }
-    assert_eq!(close_now(&logger).left, left());
+    let (report, h) = (close_now(&logger), logger.health());
+    let file = if journal { 0 } else { left() };
+    assert_eq!((report.left, h.pending, h.lost), (left(), file, 0), "{report:?}");
     Some(logger.writer_id().to_string())
 }
 
@@ -126,7 +128,8 @@ fn assert_recovered(path: &Path, writer: &str) {
     let all = records(path);
     let theirs: Vec<_> = all.iter().filter(|r| r.event == "n" && r.writer.to_string() == writer).collect();
     let numbers: Vec<u64> = theirs.iter().map(|r| r.context_value("i").unwrap().as_u64().unwrap()).collect();
-    assert!(numbers.iter().copied().eq(0..left()), "{} of {}, each once, in order", numbers.len(), left());
+    let found = format!("{} of {} each once, in order; beside the trail {:?}", numbers.len(), left(), beside(path));
+    assert!(numbers.iter().copied().eq(0..left()), "{found}");
     assert!(theirs.windows(2).all(|w| w[0].writer_seq < w[1].writer_seq));
     assert_eq!(all.iter().filter(|r| r.event == "n").count(), theirs.len());
     let of_it = |event: &str| {

@@ -267,6 +267,35 @@ fn a_file_that_failed_once_is_tried_again() {
 }
 
 #[test]
+fn a_close_whose_time_is_over_leaves_a_slow_file_that_works_all_the_time_it_needs() {
+    fn case(path: &Path) {
+        let faults = Faults::new();
+        let logger = AuditLogger::open(config(path, &faults).journal(false)).unwrap();
+        logger.flush(WAIT).unwrap();
+        faults.spill_slow(Duration::from_millis(600));
+        faults.store(StoreFault::Begin, ErrorKind::Io, u32::MAX);
+        // Twelve writes of a MiB: longer than one may take in which nothing comes.
+        let text = "x".repeat(64 << 10);
+        for i in 0..192 {
+            logger.log(AuditEvent::info("n").with("i", i).with("text", text.as_str())).unwrap();
+        }
+        let report = close_now(&logger);
+        let h = logger.health();
+        assert_eq!((report.left, h.pending, h.queued, h.lost), (192, 192, 0, 0), "{h:?}");
+        drop(logger);
+        close(&open(path));
+        assert_eq!(numbers(path), (0..192).collect::<Vec<_>>());
+        assert!(!events(path).contains(&"audit_gap".to_owned()));
+    }
+    let dir = Dir::new();
+    std::thread::scope(|s| {
+        for path in dir.both() {
+            s.spawn(move || case(&path));
+        }
+    });
+}
+
+#[test]
 fn a_close_while_a_write_of_the_file_hangs_leaves_the_file_to_its_writer() {
     // With so many records behind those that are being written.
     fn case(path: &Path, behind: u64) {

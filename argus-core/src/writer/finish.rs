@@ -10,7 +10,7 @@ use crate::event::AuditEvent;
 use crate::queue::Chunk;
 use crate::spill::{Batch, Cause, SPILLED};
 
-/// How long, after the deadline, the pending file may take for what would be lost else.
+/// How long, after the deadline, the pending file may take for each part of what would be lost else. (One that is slow and works gets all of it.)
 const SAVING: Duration = Duration::from_secs(5);
 
 impl Writer {
@@ -120,9 +120,10 @@ impl Writer {
     /// Gives what is left to the pending file, if it can be written; what it does not take comes back.
     fn save(&mut self, batch: Arc<Vec<Chunk>>, e: &Arc<TrailError>, deadline: Instant) -> Vec<Chunk> {
         let core = self.core.clone();
-        let until = deadline.max(Instant::now()) + SAVING;
+        let mut until = deadline.max(Instant::now()) + SAVING;
         let now = core.config.clock.now();
         let mut state = core.lock();
+        let mut synced = state.spill.synced;
         // Nothing is given back any more, and the file gets another chance.
         (state.spill.give_back, state.spill.failed) = (false, false);
         // What was lost is to be told by the next open, since this one cannot.
@@ -134,6 +135,9 @@ impl Writer {
             let saved = state.spill.active && state.queue.is_empty() && state.spill.holds(state.last_seq);
             if saved && !state.spill.busy && !state.spill.telling {
                 break;
+            }
+            if std::mem::replace(&mut synced, state.spill.synced) != state.spill.synced {
+                until = until.max(Instant::now() + SAVING);
             }
             let left = until.saturating_duration_since(Instant::now());
             state = core.work.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
