@@ -328,26 +328,28 @@ fn changes(
     own: bool,
     change: &mut Changes,
 ) -> Result<(), Box<AuditError>> {
-    for (n, (value, name)) in [(&event.old, "old_value"), (&event.new, "new_value")].into_iter().enumerate() {
+    let mut out = JsonWriter::new(json, scratch, &rules.redaction, Source::Caller);
+    let mut one = |value: &Value<'_>, name: &'static str| -> Result<(usize, bool), Box<AuditError>> {
         field.set(name);
-        let start = json.len();
-        let mut out = JsonWriter::new(json, scratch, &rules.redaction, Source::Caller);
-        if !own {
-            out.let_members_wait();
+        let start = out.position();
+        out.begin_value(!own);
+        // Mostly it is something that implements `Serialize`.
+        let there = match value.0 {
+            V::Dyn(d) => d.encode_json(&mut out),
+            _ => value.encode(&mut out),
+        };
+        if !there.map_err(|e| json_error(name.into(), e))? {
+            out.rewind(start, 0);
         }
-        let there = value.encode(&mut out).map_err(|e| json_error(name.into(), e))?;
-        let members = there && out.members_wait();
-        if !there {
-            json.truncate(start);
-        }
+        let members = out.members_wait();
         if members {
             // No byte is written as more than six, and a member's head is longer than what stands around it; but the brackets count.
-            change.more += 5 * (json.len() - start) + 2;
+            change.more += 5 * (out.position() - start) + 2;
         }
-        if let (Some(end), Some(m)) = (change.ends.get_mut(n), change.members.get_mut(n)) {
-            (*end, *m) = (json.len(), members);
-        }
-    }
+        Ok((out.position(), members))
+    };
+    (change.ends[0], change.members[0]) = one(&event.old, "old_value")?;
+    (change.ends[1], change.members[1]) = one(&event.new, "new_value")?;
     Ok(())
 }
 
@@ -459,7 +461,7 @@ fn encode_context(
     if count > MAX_MEMBERS {
         return Err(AuditError::TooLarge { field: "context".into(), size: count, limit: MAX_MEMBERS });
     }
-    out.close_object(open).map_err(|e| json_error("context".into(), e))
+    out.close_object(&open).map_err(|e| json_error("context".into(), e))
 }
 
 /// Puts member `n` where its name belongs. Members are few and mostly come in some order, so they are shifted, not sorted.

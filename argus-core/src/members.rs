@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 
 use crate::entry::{MemberValue, Queued, Texts};
-use crate::json::{Key, is_behind, quote_bytes, text, utf16_cmp, write_u64};
+use crate::json::{Key, Name, is_behind, quote_bytes, text, utf16_cmp, write_u64};
 use crate::value::{V, Value};
 
 /// More members than this, and the context is made JSON at once.
@@ -60,22 +60,58 @@ fn head(kind: Kind, name: usize, value: usize) -> u64 {
     u64::from(kind as u8) | (name as u64) << 8 | (value as u64) << 32
 }
 
-/// Appends room for the head of a member, and its name; its value is to be written next, then `end`.
+/// Appends a member.
 #[inline(always)]
-pub(crate) fn begin(key: &Key<'_>, out: &mut Vec<u8>) {
-    if key.text.len() > 8 {
-        out.extend_from_slice(&[0; HEAD]);
-        return out.extend_from_slice(key.text.as_bytes());
+pub(crate) fn append(name: &Name<'_>, kind: Kind, value: MemberValue<'_>, out: &mut Vec<u8>) {
+    let (word, len) = match value {
+        MemberValue::Word(number) => (number, 8),
+        MemberValue::Text(text) => (text::word(text), text.len()),
+    };
+    // (With room, so that nothing here is a call.)
+    if name.text.len() > 8 || len > 8 || out.capacity() - out.len() < HEAD + 16 {
+        let text = match value {
+            MemberValue::Word(_) => None,
+            MemberValue::Text(text) => Some(text),
+        };
+        return append_long(name, kind, word, text, out);
     }
-    let end = out.len() + HEAD + key.text.len();
-    out.extend_from_slice(&(u128::from(key.word()) << 64).to_le_bytes());
+    // In one go: the value stands where the filled up name ends.
+    let [first, rest] = halves(u128::from(name.word) | u128::from(word) << (8 * name.text.len()));
+    let end = out.len() + HEAD + name.text.len() + len;
+    out.extend_from_slice([head(kind, name.text.len(), len), first, rest].map(u64::to_le_bytes).as_flattened());
+    out.truncate(end);
+}
+
+#[inline(always)]
+fn halves(both: u128) -> [u64; 2] {
+    [both as u64, (both >> 64) as u64]
+}
+
+#[inline(never)]
+fn append_long(name: &Name<'_>, kind: Kind, number: u64, text: Option<&[u8]>, out: &mut Vec<u8>) {
+    let number = number.to_le_bytes();
+    let value = text.unwrap_or(&number);
+    out.extend_from_slice(&head(kind, name.text.len(), value.len()).to_le_bytes());
+    out.extend_from_slice(name.text.as_bytes());
+    out.extend_from_slice(value);
+}
+
+/// Appends room for the head of a member, and its name; JSON is to be written next, then `end`.
+#[inline(always)]
+pub(crate) fn begin(name: &Name<'_>, out: &mut Vec<u8>) {
+    if name.text.len() > 8 {
+        out.extend_from_slice(&[0; HEAD]);
+        return out.extend_from_slice(name.text.as_bytes());
+    }
+    let end = out.len() + HEAD + name.text.len();
+    out.extend_from_slice(&(u128::from(name.word) << 64).to_le_bytes());
     out.truncate(end);
 }
 
 /// Writes the head of the member whose name and value begin there; the value goes to the end.
 #[inline(always)]
-pub(crate) fn end(kind: Kind, name: usize, value: usize, out: &mut [u8]) {
-    let head = head(kind, value - name, out.len() - value);
+pub(crate) fn end(name: usize, value: usize, out: &mut [u8]) {
+    let head = head(Kind::Json, value - name, out.len() - value);
     if let Some(place) = name.checked_sub(HEAD).and_then(|at| out.get_mut(at..name)) {
         place.copy_from_slice(&head.to_le_bytes());
     }

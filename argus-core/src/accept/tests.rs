@@ -1,7 +1,7 @@
 //! A context that waited as members is opened as what would have been written at once.
 
 use proptest::prelude::*;
-use serde::ser::SerializeStruct;
+use serde::ser::{SerializeMap, SerializeStruct, SerializeStructVariant, SerializeTupleVariant};
 
 use super::*;
 use crate::entry::{self, Entry, Queued};
@@ -226,6 +226,10 @@ enum Nested {
     Big(u128),
     List(Vec<Nested>),
     Object(Object),
+    /// Its names and values are handed over one by one.
+    Split(Object),
+    /// `Some`, a newtype variant, a tuple variant, a struct variant.
+    Within(u8, Box<Nested>),
     /// As `serde_json` smuggles its raw values.
     Raw(&'static str),
 }
@@ -250,6 +254,28 @@ impl serde::Serialize for Nested {
             Nested::Big(n) => s.serialize_u128(*n),
             Nested::List(l) => l.serialize(s),
             Nested::Object(o) => o.serialize(s),
+            Nested::Split(o) => {
+                let mut map = s.serialize_map(None)?;
+                for (name, value) in &o.0 {
+                    map.serialize_key(name)?;
+                    map.serialize_value(value)?;
+                }
+                map.end()
+            }
+            Nested::Within(0, v) => s.serialize_some(v),
+            Nested::Within(1, v) => s.serialize_newtype_variant("E", 1, "one", v),
+            Nested::Within(2, v) => {
+                let mut all = s.serialize_tuple_variant("E", 2, "two", 2)?;
+                all.serialize_field(v)?;
+                all.serialize_field(&true)?;
+                all.end()
+            }
+            Nested::Within(_, v) => {
+                let mut all = s.serialize_struct_variant("E", 3, "three", 2)?;
+                all.serialize_field("of", v)?;
+                all.serialize_field("a", &1)?;
+                all.end()
+            }
             Nested::Raw(text) => {
                 let name = "$serde_json::private::RawValue";
                 let mut raw = s.serialize_struct(name, 1)?;
@@ -272,7 +298,9 @@ fn nested() -> impl Strategy<Value = Nested> {
     leaf.prop_recursive(4, 24, 5, |inner| {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..4).prop_map(Nested::List),
-            object(inner, 0..4).prop_map(Nested::Object),
+            object(inner.clone(), 0..4).prop_map(Nested::Object),
+            object(inner.clone(), 0..4).prop_map(Nested::Split),
+            (0..4u8, inner).prop_map(|(how, v)| Nested::Within(how, v.into())),
         ]
     })
 }

@@ -8,7 +8,7 @@ pub(crate) mod text;
 mod writer;
 
 pub(crate) use parse::{is_canonical, object_members, unescape};
-pub(crate) use text::{Key, escape_into, escaped_len, is_behind, quote_bytes, utf16_cmp, write_u64};
+pub(crate) use text::{Key, Name, escape_into, escaped_len, is_behind, quote_bytes, utf16_cmp, write_u64};
 pub use writer::JsonWriter;
 pub(crate) use writer::{Scratch, Source};
 

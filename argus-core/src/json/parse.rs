@@ -133,7 +133,7 @@ impl<'a> Parser<'a> {
                         self.byte(b',', "`,` or `}`")?;
                     }
                 }
-                Ok(out.close_object(open)?)
+                Ok(out.close_object(&open)?)
             }
             Some(b'[') => {
                 self.at += 1;
@@ -151,7 +151,7 @@ impl<'a> Parser<'a> {
                         self.byte(b',', "`,` or `]`")?;
                     }
                 }
-                out.close_array(open);
+                out.close_array();
                 Ok(())
             }
             Some(b'"') => {

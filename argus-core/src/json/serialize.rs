@@ -4,8 +4,11 @@
 use serde::Serialize;
 use serde::ser::{self, Serializer};
 
+use super::text::Name;
 use super::writer::{JsonWriter, Open};
 use super::{Fault, JsonError};
+use crate::entry::MemberValue;
+use crate::members::Kind;
 
 /// How `serde_json` smuggles raw text and arbitrary-precision numbers through `Serialize`.
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
@@ -14,21 +17,67 @@ const NUMBER: &str = "$serde_json::private::Number";
 impl JsonWriter<'_> {
     /// Encodes a whole value; false if it is absent.
     pub(crate) fn serialize_top<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<bool, JsonError> {
-        let mut absent = false;
-        value.serialize(Ser { out: self, absent: Some(&mut absent) })?;
-        Ok(!absent)
+        (self.top, self.absent) = (Some(self.depth()), false);
+        value.serialize(Ser::nested(self))?;
+        Ok(!self.absent)
     }
 }
 
+/// (Two words, so that it is handed over in registers.)
 struct Ser<'a, 'w> {
     out: &'a mut JsonWriter<'w>,
-    /// Set only at the top: where an outermost `None` is told.
-    absent: Option<&'a mut bool>,
+    /// It is the value of a member that is left as it comes, and nothing of that is written yet.
+    member: Option<&'a Name<'a>>,
 }
 
 impl<'a, 'w> Ser<'a, 'w> {
+    #[inline(always)]
     fn nested(out: &'a mut JsonWriter<'w>) -> Self {
-        Ser { out, absent: None }
+        Ser { out, member: None }
+    }
+
+    /// Writes what may be left as it comes, too.
+    #[inline(always)]
+    fn scalar<T>(
+        self,
+        kind: Kind,
+        value: MemberValue<'_>,
+        v: T,
+        json: impl FnOnce(&mut JsonWriter<'_>, T),
+    ) -> Result<(), Fault> {
+        match self.member {
+            Some(name) => self.out.whole_waiting(name, kind, value),
+            None => json(self.out, v),
+        }
+        Ok(())
+    }
+
+    /// Writes JSON.
+    fn json(self, json: impl FnOnce(&mut JsonWriter<'w>) -> Result<(), Fault>) -> Result<(), Fault> {
+        let Self { out, member } = self;
+        if let Some(name) = member {
+            out.begin_waiting(name);
+        }
+        json(out)?;
+        if member.is_some() {
+            out.end_member();
+        }
+        Ok(())
+    }
+
+    /// Begins an object or array.
+    #[inline(always)]
+    fn begin(
+        self,
+        array: bool,
+        open: impl FnOnce(&mut JsonWriter<'w>) -> Result<(Option<Open>, Open), Fault>,
+    ) -> Result<Compound<'a, 'w>, Fault> {
+        let Self { out, member } = self;
+        if let Some(name) = member {
+            out.begin_waiting(name);
+        }
+        let (outer, open) = open(out)?;
+        Ok(Compound { out, open, outer, member: member.is_some(), named: false, array, raw: Raw::No, failed: None })
     }
 }
 
@@ -37,6 +86,8 @@ pub(super) struct Compound<'a, 'w> {
     open: Open,
     /// The object around a `{variant: ...}`.
     outer: Option<Open>,
+    /// It is the value of a member that is left as it comes, and ends it.
+    member: bool,
     /// A map's name stands, and its value is to come.
     named: bool,
     array: bool,
@@ -54,28 +105,27 @@ enum Raw {
 }
 
 impl<'a, 'w> Compound<'a, 'w> {
-    // (Inlined, and so is what begins a map: what is handed over whole is read in other words than it was just written in.)
+    // (By reference, and what begins a map is inlined: what is moved is read in other words than it was just written in.)
     #[inline(always)]
-    fn finish(self) -> Result<(), Fault> {
-        if let Some(e) = self.failed {
+    fn finish(&mut self) -> Result<(), Fault> {
+        if let Some(e) = self.failed.take() {
             return Err(e);
         }
         if self.named {
             return Err(JsonError::Custom("a map's key without its value".into()).into());
         }
         match self.raw {
-            Raw::No => {}
-            Raw::Written => return Ok(()),
+            Raw::No if self.array => self.out.close_array(),
+            Raw::No => self.out.close_object(&self.open)?,
+            Raw::Written => {}
             Raw::Expected => return Err(JsonError::Custom("a raw JSON value without its text".into()).into()),
         }
-        if self.array {
-            self.out.close_array(self.open);
-        } else {
-            self.out.close_object(self.open)?;
-        }
-        if let Some(outer) = self.outer {
+        if let Some(outer) = &self.outer {
             self.out.end_member();
             self.out.close_object(outer)?;
+        }
+        if self.member {
+            self.out.end_member();
         }
         Ok(())
     }
@@ -111,16 +161,45 @@ impl<'a, 'w> Compound<'a, 'w> {
             }
             Raw::Written => return Err(JsonError::Custom("a raw JSON value with two texts".into()).into()),
         }
+        if self.out.at_waiting() {
+            return self.waiting(key, v);
+        }
         self.out.key(&mut self.open, key)?;
         self.value(v)
+    }
+
+    /// Writes a member that is left as it comes.
+    fn waiting<T: Serialize + ?Sized>(&mut self, key: &str, v: &T) -> Result<(), Fault> {
+        let name = Name::new(key);
+        self.out.next_waiting(&mut self.open, &name)?;
+        if self.out.hides_name(&name) {
+            self.out.begin_waiting(&name);
+            return self.value(v);
+        }
+        v.serialize(Ser { out: self.out, member: Some(&name) })
     }
 
     /// Begins a map's member.
     fn name<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Fault> {
         if self.named {
-            return Err(JsonError::Custom("two keys of a map without a value between".into()).into());
+            return Err(two_keys());
         }
         key.serialize(TextOnly(|key: &str| self.out.key(&mut self.open, key)))
+    }
+
+    /// Writes a map's member.
+    #[inline(always)]
+    fn entry<K: Serialize + ?Sized, T: Serialize + ?Sized>(&mut self, key: &K, v: &T) -> Result<(), Fault> {
+        if self.named {
+            return Err(two_keys());
+        }
+        key.serialize(TextOnly(|key: &str| {
+            if self.out.at_waiting() {
+                return self.waiting(key, v);
+            }
+            self.out.key(&mut self.open, key)?;
+            self.value(v)
+        }))
     }
 
     /// Writes the value of the member begun last, and ends it.
@@ -131,8 +210,37 @@ impl<'a, 'w> Compound<'a, 'w> {
     }
 }
 
-macro_rules! to_i64 { ($($f:ident: $t:ty),*) => { $(fn $f(self, v: $t) -> Result<(), Fault> { self.out.i64(i64::from(v)); Ok(()) })* } }
-macro_rules! to_u64 { ($($f:ident: $t:ty),*) => { $(fn $f(self, v: $t) -> Result<(), Fault> { self.out.u64(u64::from(v)); Ok(()) })* } }
+// (Not inlined: so the members of a map, which are left as they come, need no registers for them.)
+#[inline(never)]
+fn write_i64(out: &mut JsonWriter<'_>, v: i64) {
+    out.i64(v);
+}
+#[inline(never)]
+fn write_u64(out: &mut JsonWriter<'_>, v: u64) {
+    out.u64(v);
+}
+#[inline(never)]
+fn write_bool(out: &mut JsonWriter<'_>, v: bool) {
+    out.bool(v);
+}
+#[inline(never)]
+fn write_text(out: &mut JsonWriter<'_>, v: &str) {
+    out.string(v);
+}
+
+#[cold]
+fn two_keys() -> Fault {
+    JsonError::Custom("two keys of a map without a value between".into()).into()
+}
+
+macro_rules! to_i64 { ($($f:ident: $t:ty),*) => { $(fn $f(self, v: $t) -> Result<(), Fault> {
+    let v = i64::from(v);
+    self.scalar(Kind::I64, MemberValue::Word(v.cast_unsigned()), v, write_i64)
+})* } }
+macro_rules! to_u64 { ($($f:ident: $t:ty),*) => { $(fn $f(self, v: $t) -> Result<(), Fault> {
+    let v = u64::from(v);
+    self.scalar(Kind::U64, MemberValue::Word(v), v, write_u64)
+})* } }
 
 impl<'a, 'w> Serializer for Ser<'a, 'w> {
     type Ok = ();
@@ -149,59 +257,59 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
     to_u64!(serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64);
 
     fn serialize_bool(self, v: bool) -> Result<(), Fault> {
-        self.out.bool(v);
-        Ok(())
+        self.scalar(Kind::Bool, MemberValue::Word(v.into()), v, write_bool)
     }
     fn serialize_i128(self, v: i128) -> Result<(), Fault> {
-        self.out.literal(&v.to_string())
+        self.json(|out| out.literal(&v.to_string()))
     }
     fn serialize_u128(self, v: u128) -> Result<(), Fault> {
-        self.out.literal(&v.to_string())
+        self.json(|out| out.literal(&v.to_string()))
     }
     fn serialize_f32(self, v: f32) -> Result<(), Fault> {
-        self.out.f64(f64::from(v))
+        self.serialize_f64(f64::from(v))
     }
     fn serialize_f64(self, v: f64) -> Result<(), Fault> {
-        self.out.f64(v)
+        self.json(|out| out.f64(v))
     }
     fn serialize_char(self, v: char) -> Result<(), Fault> {
-        self.out.string(v.encode_utf8(&mut [0; 4]));
-        Ok(())
+        self.serialize_str(v.encode_utf8(&mut [0; 4]))
     }
     fn serialize_str(self, v: &str) -> Result<(), Fault> {
-        self.out.string(v);
-        Ok(())
+        self.scalar(Kind::Text, MemberValue::Text(v.as_bytes()), v, write_text)
     }
     fn serialize_bytes(self, v: &[u8]) -> Result<(), Fault> {
-        let mut open = self.out.open_array()?;
-        for b in v {
-            self.out.element(&mut open);
-            self.out.u64(u64::from(*b));
-        }
-        self.out.close_array(open);
-        Ok(())
+        self.json(|out| {
+            let mut open = out.open_array()?;
+            for b in v {
+                out.element(&mut open);
+                out.u64(u64::from(*b));
+            }
+            out.close_array();
+            Ok(())
+        })
     }
     fn serialize_none(self) -> Result<(), Fault> {
-        match self.absent {
-            Some(absent) => *absent = true,
-            None => self.out.null(),
+        if self.out.top == Some(self.out.depth()) {
+            self.out.absent = true;
+            return Ok(());
         }
-        Ok(())
+        self.serialize_unit()
     }
     fn serialize_some<T: Serialize + ?Sized>(self, v: &T) -> Result<(), Fault> {
-        v.serialize(Ser::nested(self.out))
+        self.out.top = None;
+        v.serialize(self)
     }
     fn serialize_unit(self) -> Result<(), Fault> {
-        self.out.null();
-        Ok(())
+        self.json(|out| {
+            out.null();
+            Ok(())
+        })
     }
     fn serialize_unit_struct(self, _: &'static str) -> Result<(), Fault> {
-        self.out.null();
-        Ok(())
+        self.serialize_unit()
     }
     fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), Fault> {
-        self.out.string(variant);
-        Ok(())
+        self.serialize_str(variant)
     }
     fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, v: &T) -> Result<(), Fault> {
         v.serialize(self)
@@ -213,15 +321,12 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
         variant: &'static str,
         v: &T,
     ) -> Result<(), Fault> {
-        let mut open = self.out.open_object()?;
-        self.out.key(&mut open, variant)?;
-        v.serialize(Ser::nested(self.out))?;
-        self.out.end_member();
-        self.out.close_object(open)
+        let mut object = self.begin(false, |out| Ok((None, out.open_object()?)))?;
+        object.member(variant, v)?;
+        object.finish()
     }
     fn serialize_seq(self, _: Option<usize>) -> Result<Compound<'a, 'w>, Fault> {
-        let open = self.out.open_array()?;
-        Ok(Compound { out: self.out, open, outer: None, named: false, array: true, raw: Raw::No, failed: None })
+        self.begin(true, |out| Ok((None, out.open_array()?)))
     }
     fn serialize_tuple(self, n: usize) -> Result<Compound<'a, 'w>, Fault> {
         self.serialize_seq(Some(n))
@@ -236,31 +341,23 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
         variant: &'static str,
         _: usize,
     ) -> Result<Compound<'a, 'w>, Fault> {
-        let mut outer = self.out.open_object()?;
-        self.out.key(&mut outer, variant)?;
-        let open = self.out.open_array()?;
-        Ok(Compound { out: self.out, open, outer: Some(outer), named: false, array: true, raw: Raw::No, failed: None })
+        self.begin(true, |out| {
+            let mut outer = out.open_object()?;
+            out.key(&mut outer, variant)?;
+            Ok((Some(outer), out.open_array()?))
+        })
     }
     #[inline(always)]
     fn serialize_map(self, _: Option<usize>) -> Result<Compound<'a, 'w>, Fault> {
-        let open = self.out.open_object()?;
-        Ok(Compound { out: self.out, open, outer: None, named: false, array: false, raw: Raw::No, failed: None })
+        self.begin(false, |out| Ok((None, out.open_object()?)))
     }
-    fn serialize_struct(self, name: &'static str, n: usize) -> Result<Compound<'a, 'w>, Fault> {
+    fn serialize_struct(self, name: &'static str, _: usize) -> Result<Compound<'a, 'w>, Fault> {
         if name == RAW_VALUE || name == NUMBER {
             // Nothing is open: `member` writes the text itself.
-            let open = self.out.open_none();
-            return Ok(Compound {
-                out: self.out,
-                open,
-                outer: None,
-                named: false,
-                array: false,
-                raw: Raw::Expected,
-                failed: None,
-            });
+            let raw = self.begin(false, |out| Ok((None, out.open_none())))?;
+            return Ok(Compound { raw: Raw::Expected, ..raw });
         }
-        self.serialize_map(Some(n))
+        self.serialize_map(None)
     }
     fn serialize_struct_variant(
         self,
@@ -269,10 +366,11 @@ impl<'a, 'w> Serializer for Ser<'a, 'w> {
         variant: &'static str,
         _: usize,
     ) -> Result<Compound<'a, 'w>, Fault> {
-        let mut outer = self.out.open_object()?;
-        self.out.key(&mut outer, variant)?;
-        let open = self.out.open_object()?;
-        Ok(Compound { out: self.out, open, outer: Some(outer), named: false, array: false, raw: Raw::No, failed: None })
+        self.begin(false, |out| {
+            let mut outer = out.open_object()?;
+            out.key(&mut outer, variant)?;
+            Ok((Some(outer), out.open_object()?))
+        })
     }
 }
 
@@ -284,7 +382,7 @@ macro_rules! elements {
             fn $f<T: Serialize + ?Sized>(&mut self, v: &T) -> Result<(), Fault> {
                 self.element(v)
             }
-            fn end(self) -> Result<(), Fault> {
+            fn end(mut self) -> Result<(), Fault> {
                 self.finish()
             }
         }
@@ -305,7 +403,7 @@ macro_rules! fields {
             fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, v: &T) -> Result<(), Fault> {
                 self.member(key, v)
             }
-            fn end(self) -> Result<(), Fault> {
+            fn end(mut self) -> Result<(), Fault> {
                 self.finish()
             }
         }
@@ -331,11 +429,11 @@ impl ser::SerializeMap for Compound<'_, '_> {
         self.remember(result)
     }
     fn serialize_entry<K: Serialize + ?Sized, T: Serialize + ?Sized>(&mut self, key: &K, v: &T) -> Result<(), Fault> {
-        let result = self.name(key).and_then(|()| self.value(v));
+        let result = self.entry(key, v);
         self.remember(result)
     }
     #[inline(always)]
-    fn end(self) -> Result<(), Fault> {
+    fn end(mut self) -> Result<(), Fault> {
         self.finish()
     }
 }

@@ -117,15 +117,6 @@ pub(super) fn append(b: &[u8], out: &mut Vec<u8>) -> bool {
     Marks::of_short(word, b.len()).escapes()
 }
 
-/// The same without a look at it.
-#[inline(always)]
-pub(crate) fn append_plainly(b: &[u8], out: &mut Vec<u8>) {
-    if b.len() > 8 {
-        return out.extend_from_slice(b);
-    }
-    push_word(out, word(b), b.len());
-}
-
 #[inline(never)]
 fn append_long(b: &[u8], out: &mut Vec<u8>) -> bool {
     out.extend_from_slice(b);
@@ -172,6 +163,38 @@ fn quote_long(b: &[u8], out: &mut Vec<u8>) {
     escape_bytes(b, out);
     out.push(b'"');
 }
+
+/// The name of a member of which no JSON is made here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Name<'a> {
+    pub(crate) text: &'a str,
+    /// The first eight bytes, the first of them the least significant.
+    pub(crate) word: u64,
+}
+
+impl<'a> Name<'a> {
+    #[inline(always)]
+    pub(crate) fn new(text: &'a str) -> Self {
+        Self { text, word: word(text.as_bytes()) }
+    }
+
+    /// Whether it is Argus's own.
+    #[inline(always)]
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.word & RESERVED_BYTES == RESERVED_WORD
+    }
+}
+
+/// `RESERVED` as a number, and which bytes of a word it takes.
+const RESERVED_WORD: u64 = {
+    let (text, mut word, mut n) = (RESERVED.as_bytes(), 0, 0);
+    while n < text.len() {
+        word |= (text[n] as u64) << (8 * n);
+        n += 1;
+    }
+    word
+};
+const RESERVED_BYTES: u64 = u64::MAX >> (64 - 8 * RESERVED.len());
 
 /// The name of a member, with what must be known of it. All of that the compiler works out where the name is a literal.
 #[derive(Clone, Copy, Debug)]

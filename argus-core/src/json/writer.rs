@@ -4,8 +4,9 @@
 
 use std::cmp::Ordering;
 
-use super::text::{self, Key, utf16_cmp};
+use super::text::{self, Key, Name, utf16_cmp};
 use super::{Fault, JsonError, MAX_DEPTH, number};
+use crate::entry::MemberValue;
 use crate::members::{self, Kind};
 use crate::redaction::{DEEP_MARKER, MARKER, Redaction};
 
@@ -49,10 +50,12 @@ pub struct JsonWriter<'w> {
     may_wait: bool,
     /// They are. (So `depth` 1 is such a member.)
     waits: bool,
-    /// What comes next is the value of one, and no array or object: it needs no JSON.
-    plain: bool,
-    /// The one begun last.
+    /// The one begun last, and of one that was written whole the name.
     member: Waiting,
+    /// How many objects and arrays were open where the outermost value began, unless that is `Some`.
+    pub(super) top: Option<usize>,
+    /// The outermost value is `None`.
+    pub(super) absent: bool,
 }
 
 /// A member that is left as it comes.
@@ -61,12 +64,11 @@ struct Waiting {
     name: usize,
     value: usize,
     prefix: u64,
-    kind: Kind,
     hidden: bool,
 }
 
 impl Waiting {
-    const NONE: Self = Self { name: 0, value: 0, prefix: 0, kind: Kind::Json, hidden: false };
+    const NONE: Self = Self { name: 0, value: 0, prefix: 0, hidden: false };
 }
 
 /// An object or array that is open.
@@ -95,29 +97,21 @@ impl<'w> JsonWriter<'w> {
             depth: 0,
             may_wait: false,
             waits: false,
-            plain: false,
             member: Waiting::NONE,
+            top: None,
+            absent: false,
         }
     }
 
-    /// Leaves the members of the value, should it be an object, as they come: whoever opens the entry makes them JSON.
-    pub(crate) fn let_members_wait(&mut self) {
-        self.may_wait = true;
+    /// Another value begins. If its members may wait and it is an object, they are left as they come: whoever opens the entry makes them JSON.
+    #[inline(always)]
+    pub(crate) fn begin_value(&mut self, may_wait: bool) {
+        (self.depth, self.may_wait, self.waits) = (0, may_wait, false);
     }
 
     /// Whether that is how the value stands there.
     pub(crate) fn members_wait(&self) -> bool {
         self.waits
-    }
-
-    /// Whether a scalar needs no JSON, since it is the value of a member that is left as it comes.
-    #[inline(always)]
-    fn as_it_comes(&mut self, kind: Kind) -> bool {
-        let plain = std::mem::take(&mut self.plain);
-        if plain {
-            self.member.kind = kind;
-        }
-        plain
     }
 
     pub(crate) fn null(&mut self) {
@@ -126,20 +120,11 @@ impl<'w> JsonWriter<'w> {
 
     #[inline(always)]
     pub(crate) fn bool(&mut self, v: bool) {
-        if self.as_it_comes(Kind::Bool) {
-            self.out.extend_from_slice(&u64::from(v).to_le_bytes());
-        } else if v {
-            self.out.extend_from_slice(b"true");
-        } else {
-            self.out.extend_from_slice(b"false");
-        }
+        self.out.extend_from_slice(if v { b"true" } else { b"false" });
     }
 
     #[inline(always)]
     pub(crate) fn i64(&mut self, v: i64) {
-        if self.as_it_comes(Kind::I64) {
-            return self.out.extend_from_slice(&v.to_le_bytes());
-        }
         if v < 0 {
             self.out.push(b'-');
         }
@@ -148,9 +133,6 @@ impl<'w> JsonWriter<'w> {
 
     #[inline(always)]
     pub(crate) fn u64(&mut self, v: u64) {
-        if self.as_it_comes(Kind::U64) {
-            return self.out.extend_from_slice(&v.to_le_bytes());
-        }
         text::write_u64(v, self.out);
     }
 
@@ -164,9 +146,6 @@ impl<'w> JsonWriter<'w> {
 
     #[inline(always)]
     pub(crate) fn string(&mut self, s: &str) {
-        if self.as_it_comes(Kind::Text) {
-            return text::append_plainly(s.as_bytes(), self.out);
-        }
         text::quote_into(s, self.out);
     }
 
@@ -188,7 +167,7 @@ impl<'w> JsonWriter<'w> {
     pub(crate) fn rewind(&mut self, position: usize, depth: usize) {
         self.depth = depth;
         if depth == 0 {
-            (self.waits, self.plain) = (false, false);
+            self.waits = false;
         }
         self.out.truncate(position);
         let keep = self.scratch.slots.iter().take_while(|s| s.key < position).count();
@@ -205,7 +184,7 @@ impl<'w> JsonWriter<'w> {
         }
     }
 
-    pub(super) fn close_array(&mut self, _open: Open) {
+    pub(super) fn close_array(&mut self) {
         self.depth -= 1;
         self.out.push(b']');
     }
@@ -229,7 +208,6 @@ impl<'w> JsonWriter<'w> {
             return Err(JsonError::TooDeep.into());
         }
         self.depth += 1;
-        self.plain = false;
         self.out.push(bracket);
         Ok(Open { start: self.out.len(), slots: self.scratch.slots.len(), first: true, sorted: true })
     }
@@ -242,24 +220,52 @@ impl<'w> JsonWriter<'w> {
 
     /// Whether members are left as they come.
     #[inline(always)]
-    fn at_waiting(&self) -> bool {
+    pub(super) fn at_waiting(&self) -> bool {
         self.depth == 1 && self.waits
     }
 
     #[inline(never)]
     fn waiting_name(&mut self, open: &mut Open, key: &str) -> Result<(), Fault> {
-        let key = Key::new(key);
-        self.check_name(&key)?;
-        let hidden = self.hides(&key);
-        members::begin(&key, self.out);
-        // Not the first one, and not behind the one before.
-        if !std::mem::take(&mut open.first) && self.member.prefix >= key.prefix {
+        let name = Name::new(key);
+        self.next_waiting(open, &name)?;
+        self.begin_waiting(&name);
+        Ok(())
+    }
+
+    /// Looks at the name of a member that is left as it comes, before it is written.
+    #[inline(always)]
+    pub(super) fn next_waiting(&mut self, open: &mut Open, name: &Name<'_>) -> Result<(), Fault> {
+        if name.is_reserved() && self.source == Source::Caller {
+            return Err(reserved(name.text));
+        }
+        let prefix = name.word.swap_bytes();
+        if open.first {
+            open.first = false;
+        } else if self.member.prefix >= prefix {
+            // It is not behind the one before.
             open.sorted = false;
         }
-        let value = self.out.len();
-        self.member = Waiting { name: value - key.text.len(), value, prefix: key.prefix, kind: Kind::Json, hidden };
-        self.plain = !hidden;
+        self.member.prefix = prefix;
         Ok(())
+    }
+
+    /// Begins such a member: JSON is to be written next, then `end_member`.
+    pub(super) fn begin_waiting(&mut self, name: &Name<'_>) {
+        members::begin(name, self.out);
+        let value = self.out.len();
+        let hidden = self.hides_name(name);
+        self.member = Waiting { name: value - name.text.len(), value, hidden, ..self.member };
+    }
+
+    /// Writes such a member whole, whose value needs no JSON and is not withheld.
+    #[inline(always)]
+    pub(super) fn whole_waiting(&mut self, name: &Name<'_>, kind: Kind, value: MemberValue<'_>) {
+        members::append(name, kind, value, self.out);
+    }
+
+    #[inline(always)]
+    pub(super) fn hides_name(&self, name: &Name<'_>) -> bool {
+        self.redaction.hides(name.text) && self.source == Source::Caller
     }
 
     #[inline(never)]
@@ -309,12 +315,11 @@ impl<'w> JsonWriter<'w> {
 
     #[inline(always)]
     fn end_waiting(&mut self) {
-        let Waiting { name, value, kind, hidden, .. } = self.member;
+        let Waiting { name, value, hidden, .. } = self.member;
         if hidden {
             self.withhold(value);
         }
-        members::end(kind, name, value, self.out);
-        self.plain = false;
+        members::end(name, value, self.out);
     }
 
     /// Withholds the value that stands from `value` to the end, if `key` says so.
@@ -337,13 +342,13 @@ impl<'w> JsonWriter<'w> {
     }
 
     #[inline]
-    pub(crate) fn close_object(&mut self, open: Open) -> Result<(), Fault> {
+    pub(crate) fn close_object(&mut self, open: &Open) -> Result<(), Fault> {
         self.depth -= 1;
         if self.depth == 0 && self.waits {
-            return self.close_waiting(&open);
+            return self.close_waiting(open);
         }
         if !open.sorted {
-            self.sort(&open)?;
+            self.sort(open)?;
         }
         self.scratch.slots.truncate(open.slots);
         self.out.push(b'}');

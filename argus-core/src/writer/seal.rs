@@ -155,7 +155,7 @@ pub(crate) fn context_of(members: &[(&str, Value<'_>)]) -> String {
             value.encode(&mut w)?;
             w.end_member();
         }
-        w.close_object(open)
+        w.close_object(&open)
     })();
     match ok {
         Ok(()) => String::from_utf8(out).unwrap_or_default(),
