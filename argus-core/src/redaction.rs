@@ -61,9 +61,9 @@ const DEFAULT: &[&str] = &[
 #[derive(Clone)]
 pub struct Redaction {
     words: Vec<String>,
-    /// A bit for each two letters that a word ends in: most keys are passed by them.
+    /// A bit for each two letters that a word ends in: most literal keys are passed by them.
     pairs: [u64; PAIRS / 64],
-    /// A bit for each three letters that a word ends in, several to a bit: nearly all others are passed by them.
+    /// A bit for each three letters that a word ends in, several to a bit: nearly all keys are passed by them.
     endings: [u64; ENDINGS / 64 + 1],
     shapes: Vec<Shape>,
     compiled: OnceLock<Result<Arc<Shapes>, String>>,

@@ -272,9 +272,9 @@ fn a_close_whose_time_is_over_leaves_a_slow_file_that_works_all_the_time_it_need
         let faults = Faults::new();
         let logger = AuditLogger::open(config(path, &faults).journal(false)).unwrap();
         logger.flush(WAIT).unwrap();
-        faults.spill_slow(Duration::from_millis(600));
+        faults.spill_slow(Duration::from_millis(700));
         faults.store(StoreFault::Begin, ErrorKind::Io, u32::MAX);
-        // Twelve writes of a MiB: longer than one may take in which nothing comes.
+        // Twelve MiB, of which the first one to four are written at once: more than may pass in which nothing comes.
         let text = "x".repeat(64 << 10);
         for i in 0..192 {
             logger.log(AuditEvent::info("n").with("i", i).with("text", text.as_str())).unwrap();

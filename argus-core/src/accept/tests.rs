@@ -381,6 +381,27 @@ fn the_values_of_a_change_that_are_objects_wait_as_members() {
     }
 }
 
+#[test]
+fn a_key_that_holds_a_lock_while_it_is_written_has_let_go_of_it_before_its_value_is() {
+    struct Id<'a>(&'a std::cell::RefCell<String>, u8);
+    impl serde::Serialize for Id<'_> {
+        fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+            let mut text = self.0.borrow_mut();
+            *text = self.1.to_string();
+            s.serialize_str(&text)
+        }
+    }
+    struct Ids(std::cell::RefCell<String>);
+    impl serde::Serialize for Ids {
+        fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+            s.collect_map([(Id(&self.0, 1), Id(&self.0, 2)), (Id(&self.0, 3), Id(&self.0, 4))])
+        }
+    }
+    let ids = Ids(Default::default());
+    let ([_, new], _) = opened_change(&event().with("n", 1).new_value(&ids)).unwrap();
+    assert_eq!(new.as_deref(), Some(r#"{"1":"2","3":"4"}"#));
+}
+
 /// An entry is not much longer than its record, and a record near the cap is counted exactly.
 #[test]
 fn many_bytes_of_members_are_made_json_at_once() {

@@ -182,7 +182,7 @@ impl<'a, 'w> Compound<'a, 'w> {
     /// Begins a map's member.
     fn name<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Fault> {
         if self.named {
-            return Err(two_keys());
+            return Err(JsonError::Custom("two keys of a map without a value between".into()).into());
         }
         key.serialize(TextOnly(|key: &str| self.out.key(&mut self.open, key)))
     }
@@ -190,16 +190,10 @@ impl<'a, 'w> Compound<'a, 'w> {
     /// Writes a map's member.
     #[inline(always)]
     fn entry<K: Serialize + ?Sized, T: Serialize + ?Sized>(&mut self, key: &K, v: &T) -> Result<(), Fault> {
-        if self.named {
-            return Err(two_keys());
+        if self.named || !is_text::<K>() || !self.out.at_waiting() {
+            return self.name(key).and_then(|()| self.value(v));
         }
-        key.serialize(TextOnly(|key: &str| {
-            if self.out.at_waiting() {
-                return self.waiting(key, v);
-            }
-            self.out.key(&mut self.open, key)?;
-            self.value(v)
-        }))
+        key.serialize(TextOnly(|key: &str| self.waiting(key, v)))
     }
 
     /// Writes the value of the member begun last, and ends it.
@@ -228,9 +222,11 @@ fn write_text(out: &mut JsonWriter<'_>, v: &str) {
     out.string(v);
 }
 
-#[cold]
-fn two_keys() -> Fault {
-    JsonError::Custom("two keys of a map without a value between".into()).into()
+/// Whether a key of this type is text, and no more: then its value can be looked at while the key is. A key's own code may hold a lock meanwhile that the value's wants.
+#[inline(always)]
+fn is_text<K: ?Sized>() -> bool {
+    let id = typeid::of::<K>();
+    id == typeid::of::<String>() || id == typeid::of::<str>() || id == typeid::of::<&str>()
 }
 
 macro_rules! to_i64 { ($($f:ident: $t:ty),*) => { $(fn $f(self, v: $t) -> Result<(), Fault> {

@@ -50,7 +50,7 @@ pub struct JsonWriter<'w> {
     may_wait: bool,
     /// They are. (So `depth` 1 is such a member.)
     waits: bool,
-    /// The one begun last, and of one that was written whole the name.
+    /// The one begun last, and the prefix of the last one.
     member: Waiting,
     /// How many objects and arrays were open where the outermost value began, unless that is `Some`.
     pub(super) top: Option<usize>,
@@ -103,9 +103,11 @@ impl<'w> JsonWriter<'w> {
         }
     }
 
-    /// Another value begins. If its members may wait and it is an object, they are left as they come: whoever opens the entry makes them JSON.
+    /// Another value begins, whatever became of the one before. If its members may wait and it is an object, they are left as they come: whoever opens the entry makes
+    /// them JSON.
     #[inline(always)]
     pub(crate) fn begin_value(&mut self, may_wait: bool) {
+        self.scratch.slots.clear();
         (self.depth, self.may_wait, self.waits) = (0, may_wait, false);
     }
 

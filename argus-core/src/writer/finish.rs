@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Outcome, Writer, remove_files};
-use crate::core::own_entry;
+use crate::core::{State, own_entry};
 use crate::error::{AuditError, TrailError};
 use crate::event::AuditEvent;
 use crate::queue::Chunk;
 use crate::spill::{Batch, Cause, SPILLED};
 
-/// How long, after the deadline, the pending file may take for each part of what would be lost else. (One that is slow and works gets all of it.)
+/// How long, after the deadline, the pending file may take to be made, and for each MiB of what would be lost else. (One that is slow and works gets all of it.)
 const SAVING: Duration = Duration::from_secs(5);
 
 impl Writer {
@@ -120,24 +120,31 @@ impl Writer {
     /// Gives what is left to the pending file, if it can be written; what it does not take comes back.
     fn save(&mut self, batch: Arc<Vec<Chunk>>, e: &Arc<TrailError>, deadline: Instant) -> Vec<Chunk> {
         let core = self.core.clone();
-        let mut until = deadline.max(Instant::now()) + SAVING;
+        // A batch is written in one go.
+        let batch_mib = batch.iter().map(|c| c.bytes().len()).sum::<usize>() >> 20;
+        let patience = SAVING * u32::try_from(1 + batch_mib).unwrap_or(u32::MAX);
+        let mut until = deadline.max(Instant::now()) + patience;
         let now = core.config.clock.now();
         let mut state = core.lock();
-        let mut synced = state.spill.synced;
+        let progress = |state: &State| (state.spill.file.is_some(), state.spill.synced);
+        let mut before = progress(&state);
         // Nothing is given back any more, and the file gets another chance.
         (state.spill.give_back, state.spill.failed) = (false, false);
         // What was lost is to be told by the next open, since this one cannot.
         self.queue_gaps(&core, &mut state, now);
         core.spill.notify_one();
-        while state.spill.on && !state.spill.failed && Instant::now() < until {
+        while state.spill.on && !state.spill.failed {
+            if std::mem::replace(&mut before, progress(&state)) != before {
+                until = until.max(Instant::now() + patience);
+            }
+            if Instant::now() >= until {
+                break;
+            }
             // (The queue may just have been given back.)
             core.request_spill(&mut state, || Cause::StoreFailed(e.to_string()));
             let saved = state.spill.active && state.queue.is_empty() && state.spill.holds(state.last_seq);
             if saved && !state.spill.busy && !state.spill.telling {
                 break;
-            }
-            if std::mem::replace(&mut synced, state.spill.synced) != state.spill.synced {
-                until = until.max(Instant::now() + SAVING);
             }
             let left = until.saturating_duration_since(Instant::now());
             state = core.work.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
