@@ -198,13 +198,15 @@ fn private_copy(path: &Path) -> Result<Option<(PrivateCopy, Stamps)>, TrailError
     Ok(Some((copy, before)))
 }
 
-/// Database files that were opened here. They stay open for the life of the process: closing any descriptor of a file drops all locks that the process has on
+/// Database files that were opened here. They stay open until they are deleted: closing any descriptor of a file drops all locks that the process has on
 /// it, so those of a logger that opened it meanwhile. (A `-wal` is never locked.)
 static KEPT: Mutex<Vec<(Identity, File)>> = Mutex::new(Vec::new());
 
 fn copy_kept(from: &Path, to: &Path) -> std::io::Result<()> {
     let mut kept = KEPT.lock().unwrap_or_else(|e| e.into_inner());
     let wanted = identity(&std::fs::metadata(from)?);
+    // A logger that still has one of the deleted writes to it no more.
+    kept.retain(|k| k.1.metadata().is_ok_and(|m| m.nlink() > 0));
     if !kept.iter().any(|k| k.0 == wanted) {
         let file = File::open(from)?;
         // Kept before anything can fail.
@@ -256,5 +258,17 @@ mod tests {
         }
         drop(held);
         assert!(another_process_gets_the_lock(&path));
+
+        // One that is deleted stays open no longer than until the next copy.
+        let kept = |id: Identity, links| {
+            KEPT.lock().unwrap().iter().any(|k| k.0 == id && k.1.metadata().unwrap().nlink() == links)
+        };
+        let other = dir.path().join("c.db");
+        copy_kept(&path, &other).unwrap();
+        let [first, second] = [&path, &other].map(|p| identity(&std::fs::metadata(p).unwrap()));
+        assert!(kept(first, 1));
+        std::fs::remove_file(&path).unwrap();
+        copy_kept(&other, &dir.path().join("d.db")).unwrap();
+        assert!(!kept(first, 0) && kept(second, 1));
     }
 }
