@@ -223,10 +223,18 @@ fn write_text(out: &mut JsonWriter<'_>, v: &str) {
 }
 
 /// Whether a key of this type is text, and no more: then its value can be looked at while the key is. A key's own code may hold a lock meanwhile that the value's wants.
+/// (The maps of `std` hand over references to their keys.)
 #[inline(always)]
 fn is_text<K: ?Sized>() -> bool {
     let id = typeid::of::<K>();
-    id == typeid::of::<String>() || id == typeid::of::<str>() || id == typeid::of::<&str>()
+    let all = [
+        typeid::of::<String>(),
+        typeid::of::<str>(),
+        typeid::of::<&str>(),
+        typeid::of::<&String>(),
+        typeid::of::<&&str>(),
+    ];
+    all.contains(&id)
 }
 
 macro_rules! to_i64 { ($($f:ident: $t:ty),*) => { $(fn $f(self, v: $t) -> Result<(), Fault> {
