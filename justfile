@@ -61,6 +61,9 @@ shuttle runs="20000":
 # Power loss at so many moments for each test, with rates
 power-loss images="20000":
     ARGUS_POWERLOSS_IMAGES={{images}} cargo test --release -p argus-powerloss -- --nocapture --test-threads=1
+# Each write and sync of a trail fails in turn
+io-errors:
+    ARGUS_IO_ERRORS=all cargo test -p argus-powerloss --test io_errors -- --nocapture
 # Everything at TRACE beside exporters that fail and talk, for a minute: no record of Argus about itself
 feedback events="100000":
     ARGUS_FEEDBACK_EVENTS={{events}} cargo test -p argus-tracing-layer --test feedback -- --nocapture

@@ -518,6 +518,9 @@ class Trail:
         """What a recovery did not find: numbers before one that it found (with `last`), or what may be lost at the end."""
         target, first, last = context.get("writer"), context.get("first"), context.get("last")
         t = self.writers.get(target) if isinstance(target, str) else None
+        if t is None and first == 1 and "last" in context and isinstance(target, str) and UUID4.fullmatch(target):
+            # Of one that began in a pending file, the first numbers may be those that are missing.
+            t = self.writers[target] = Writer(0, False)
         right = t is not None and t.last is not None and is_int(first) and first == t.last + 1
         if "last" not in context:
             right = right and t.recovered
@@ -804,7 +807,7 @@ def sqlite_rows(db, trail, heads):
     for wid, (uid, service, last, closed) in sorted(table.items()):
         seen_ids.add(uid)
         w = trail.writers.get(uid)
-        if w is None or not w.count:
+        if w is None or not (w.count or w.last):
             if wid != 0:
                 trail.find(None, "writers", "writer %s has no record" % uid)
             elif last != 0 or closed != 0:

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rapidhash::v3::{DEFAULT_RAPID_SECRETS, rapidhash_v3_micro_inline};
 
 pub(crate) use self::write::{EntryWriter, MemberValue, Texts};
+use crate::accept::MAX_RECORD;
 use crate::id::RecordId;
 use crate::level::{ActorType, Level, Outcome};
 use crate::sink::{ObserverSet, Trace, TraceContext};
@@ -225,6 +226,25 @@ pub(crate) fn next_checked(bytes: &[u8]) -> Next<'_> {
         }
         _ => Next::Torn,
     }
+}
+
+/// Whether whole entries with numbers from `first` on stand in bytes that follow no entry. What one append that was not finished left is none; any is a sign that what stood before
+/// it is gone.
+pub(crate) fn has_beyond(mut bytes: &[u8], first: u64) -> bool {
+    // No entry is so long: what only looks like one costs little.
+    const LONGEST: u32 = 2 * MAX_RECORD as u32;
+    while !bytes.is_empty() {
+        let next = match u32::from_le_bytes(get(bytes, LEN)) {
+            1..LONGEST => next_checked(bytes),
+            _ => Next::End,
+        };
+        bytes = match next {
+            Next::Entry(e, _) if e.writer_seq() >= first => return true,
+            Next::Entry(_, rest) => rest,
+            Next::End | Next::Torn => bytes.get(8..).unwrap_or_default(),
+        };
+    }
+    false
 }
 
 impl<'a> Entry<'a> {

@@ -149,7 +149,7 @@ pub enum ErrorKind {
     NewerVersion,
     /// The schema is not the one that Argus makes: somebody changed it.
     SchemaMismatch,
-    /// Another logger writes this JSONL trail.
+    /// Another logger writes this JSONL trail; or another program has taken this logger for dead and recovered it.
     InUse,
     /// The database stayed locked for the whole wait.
     Busy,

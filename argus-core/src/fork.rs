@@ -7,13 +7,13 @@ use std::sync::OnceLock;
 use crate::error::{ErrorKind, TrailError};
 use crate::queue::segment::ForkMark;
 
-/// Made when this process first opens a database.
-static MARK: OnceLock<Option<ForkMark>> = OnceLock::new();
+/// Made when this process first opens a database, and its number.
+static MARK: OnceLock<(Option<ForkMark>, u32)> = OnceLock::new();
 
 /// Refuses in a child of a process that has opened a database before the fork.
 pub(crate) fn refuse(path: &Path) -> Result<(), TrailError> {
-    let mark = MARK.get_or_init(ForkMark::new);
-    if mark.as_ref().is_some_and(ForkMark::in_a_child) {
+    let (mark, process) = MARK.get_or_init(|| (ForkMark::new(), std::process::id()));
+    if mark.as_ref().map_or_else(|| std::process::id() != *process, ForkMark::in_a_child) {
         return Err(TrailError::new(
             ErrorKind::Forked,
             "this process was forked from one that uses SQLite, which does not work in the child",

@@ -82,6 +82,20 @@ impl AuditLogger {
             location.path = path;
         }
         let access = crate::store::place::Access { mode: config.file_mode, group: config.group };
+        let spill_dir = config.spill_dir.as_ref().map(|d| std::path::absolute(d).unwrap_or_else(|_| d.clone()));
+        if let Some(dir) = &spill_dir {
+            crate::store::place::own_directory(dir, access)?;
+        }
+        // Once and for all: were a folder on the way a link that leads elsewhere later, the files of this logger would be in two places.
+        let spill_dir = spill_dir.map(|d| d.canonicalize().unwrap_or(d));
+        if let (Some(dir), Some(name)) = (location.path.parent(), location.path.file_name()) {
+            match crate::store::place::directory(dir, access) {
+                Ok(dir) => location.path = dir.join(name),
+                // The opening of the trail meets it, too, and begins in the pending file if it can.
+                Err(e) if crate::store::late::may_pass(&e) => {}
+                Err(e) => return Err(e),
+            }
+        }
         let make = {
             let (location, name) = (location.clone(), service.name.clone());
             move || -> Result<Box<dyn Store>, TrailError> {
@@ -111,10 +125,6 @@ impl AuditLogger {
                 Ok(Box::new(crate::fault::FaultyStore { inner: make()?, faults: faults.clone() }))
             }
         };
-        let spill_dir = config.spill_dir.as_ref().map(|d| std::path::absolute(d).unwrap_or_else(|_| d.clone()));
-        if let Some(dir) = &spill_dir {
-            crate::store::place::own_directory(dir, access)?;
-        }
         let beside = Beside { trail: location.path.clone(), access, spill_dir };
         Self::start(config, writer, &service, Some((location, beside)), Box::new(make))
     }
@@ -408,12 +418,21 @@ fn prepare_open(
     match recover(&mut *store, &beside, core, (identity, &owner.service_name)) {
         Ok(()) => {}
         Err(e) if late::may_pass(&e) => {
+            // What it wrote in vain must not be there for the one that is opened later.
+            let _ = store.close();
             drop(store);
             amend(&mut lock, &mut owner)?;
             return Ok(prepare_late(make, beside, core, identity, (owner, lock), e));
         }
         Err(e) => return Err(e),
     }
+    let begun = match crate::recover::begin_log(&mut *store, core, (identity, &owner.service_name)) {
+        Err(e) if !late::may_pass(&e) => return Err(e),
+        begun => begun,
+    };
+    // Were the log never begun, nobody would know whose the files are that name it.
+    let named = begun.is_ok().then_some(log_id);
+    let reserves = reserves.and(begun.map_err(|e| format!("the log cannot be begun yet: {e}")));
     let keeper = reserves.and_then(|()| {
         // Its thread first: without one the journal would not grow, nor be used again.
         let thread = keeper_thread(core).map_err(|e| format!("its thread cannot be started: {e}"))?;
@@ -430,7 +449,7 @@ fn prepare_open(
     {
         core.observers.error(AuditError::NoJournal { reason: why.as_str().into() });
     }
-    start_spiller(core, beside, Some(log_id), &owner, identity);
+    start_spiller(core, beside, named, &owner, identity);
     Ok(Prepared { store, keeper, lock: Some(lock), trouble: None })
 }
 

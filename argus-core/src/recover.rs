@@ -123,6 +123,21 @@ impl Chain<'_> {
     }
 }
 
+/// A log has its first record before any file beside it names it: else, were that one never committed, nobody would know whose the files are. And what the opening mended is told at once.
+pub(crate) fn begin_log(store: &mut dyn Store, core: &Core, me: (&Identity, &str)) -> Result<(), TrailError> {
+    if store.findings().is_empty() {
+        return Ok(());
+    }
+    let ours = store.log_id();
+    store.act_as(ours, me.1);
+    let begun = Group::begin(store, core, me.0).and_then(|group| {
+        let last = group.chain.log_writer.last;
+        group.commit(last, Closed::No)
+    });
+    store.act_as(core.writer, me.1);
+    begun
+}
+
 /// Gap records that a recovery announced and that a power loss took.
 fn tell_gaps(store: &mut dyn Store, core: &Core, me: (&Identity, &str)) -> Result<(), TrailError> {
     let untold = store.untold_gaps();
@@ -149,12 +164,23 @@ fn one(
     writer: WriterId,
 ) -> Result<Vec<TrailError>, TrailError> {
     let Some((lock, owner)) = beside.take_over(writer)? else { return Ok(Vec::new()) };
-    // Looked for only now: while the writer lived it could add files, from here on nobody does.
-    let found = &beside
-        .of(writer, owner.as_ref())
-        .map_err(|e| TrailError::io("cannot look for journals beside the trail", &beside.trail, e))?;
     let standing = store.standing(writer)?;
-    let mut left = Left::read(found, beside, store.log_id(), writer)?;
+    let over = matches!(standing, Some(Closed::Yes | Closed::Recovered));
+    // Looked for only now: while the writer lived it could add files, from here on nobody does.
+    let found = &beside.of(writer, owner.as_ref(), over).map_err(|e| {
+        let dir = owner.as_ref().map(|o| Path::new(&o.spill_dir)).filter(|d| d.is_absolute());
+        TrailError::new(ErrorKind::Io, "cannot look for what a writer that is gone left; it is not recovered yet")
+            .at(dir.unwrap_or(&beside.trail))
+            .help("let this program read the folder, and open the trail again; where it is gone for good, make an empty one")
+            .because(e)
+    })?;
+    let spilled = owner.as_ref().is_some_and(|o| o.last_in(store.log_id()).is_some());
+    let mut left = Left::read(found, beside, store.log_id(), (writer, spilled))?;
+    if lock.is_none() && left.lives && standing != Some(Closed::Yes) {
+        let what = "the lock file of a writer is gone, and its process lives; what it has is left to it";
+        let help = "end that process, and open the trail again; nobody but Argus should remove files beside a trail";
+        return Ok(vec![TrailError::new(ErrorKind::Unsafe, what).at(beside.lock(writer)).help(help)]);
+    }
     for (log_id, mut files) in std::mem::take(&mut left.orphans) {
         crate::fault::step("orphan_found");
         tell_replaced(store, core, me, writer, log_id, &mut files)?;
@@ -163,11 +189,23 @@ fn one(
             left.trouble.extend(put_aside(path, ORPHAN, &OF_ANOTHER_LOG)?);
         }
     }
+    let end_unknown = left.end_unknown();
     let mut torn = std::mem::take(&mut left.damaged);
-    // A writer without any record never accepted one either, for its `audit_open` comes first: in the log, or in the pending file.
-    if standing.is_some() || !left.own.pending.is_empty() {
+    if standing == Some(Closed::Yes) {
+        // All is in: what a power cut brought back is no evidence.
+        left.empty.append(&mut torn);
+    }
+    // (One without any record that left no files never accepted one either, for its `audit_open` comes first.)
+    let mut told = false;
+    if standing.is_some() || spilled || left.own.paths().next().is_some() {
         let owner = owner.or(left.owner.take()).unwrap_or_default();
-        commit(store, core, me, writer, &owner, &mut left.own, &mut torn)?;
+        // The first segment is there before the first record.
+        let lost = owner.may_have_lost().or((owner.has_journal() && !left.has_journal).then_some(LOST));
+        let dead = Dead { writer, known: standing.is_some(), owner, lost, end_unknown };
+        told = commit(store, core, me, &dead, &mut left.own, &mut torn)?;
+    }
+    if !told && !over && !torn.is_empty() {
+        tell_torn(store, core, me, &torn)?;
     }
     crate::fault::step("recovered");
     for path in &torn {
@@ -207,7 +245,7 @@ const NOT_WHOLE: Said = Said {
 
 /// Renames a file, and returns what is to be told of it. Nothing where somebody was faster.
 fn put_aside(path: &Path, ending: &str, said: &Said) -> Result<Option<TrailError>, TrailError> {
-    let aside = files::aside(path, ending);
+    let aside = files::free_aside(path, ending);
     match std::fs::rename(path, &aside) {
         Ok(()) => Ok(Some(TrailError::new(said.kind, said.what).at(&aside).help(said.help))),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -217,7 +255,7 @@ fn put_aside(path: &Path, ending: &str, said: &Said) -> Result<Option<TrailError
 
 /// The names that files will have; of very many only the first.
 fn names_aside<'p>(paths: impl Iterator<Item = &'p Path>, ending: &str) -> Vec<String> {
-    let name = |p: &Path| files::aside(p, ending).file_name().map(|n| n.to_string_lossy().into_owned());
+    let name = |p: &Path| files::free_aside(p, ending).file_name().map(|n| n.to_string_lossy().into_owned());
     let mut all: Vec<String> = paths.filter_map(name).collect();
     all.sort();
     all.truncate(NAMED);
@@ -264,16 +302,30 @@ fn tell_replaced(
     group.commit(last, Closed::No)
 }
 
+/// A dead writer.
+struct Dead {
+    writer: WriterId,
+    /// The log has records of it.
+    known: bool,
+    owner: Owner,
+    /// Why what it had accepted may not all be in its files.
+    lost: Option<&'static str>,
+    /// A segment that cannot be read may have been its last.
+    end_unknown: bool,
+}
+
 /// Commits what is not in yet, in order, and the record that says so in the last transaction. Adds to `torn` what of the files is to be kept.
+/// False: there was nothing to say.
 fn commit(
     store: &mut dyn Store,
     core: &Core,
     me: &Identity,
-    writer: WriterId,
-    owner: &Owner,
+    dead: &Dead,
     files: &mut Files,
     torn: &mut Vec<PathBuf>,
-) -> Result<(), TrailError> {
+) -> Result<bool, TrailError> {
+    let Dead { writer, known, owner, lost, end_unknown } = dead;
+    let (writer, whole) = (*writer, lost.is_none());
     let text = writer.to_string();
     let id = Value::from(text.as_str());
     let theirs = owner.identity();
@@ -289,14 +341,19 @@ fn commit(
             group.store.rollback();
             if recovered {
                 sources.skip(last)?;
-                torn.extend(sources.torn(last, owner.may_have_lost().is_none()));
+                torn.extend(sources.torn(last, whole));
             }
-            return Ok(());
+            return Ok(true);
         }
         let (mut more, mut bytes) = (false, 0);
         let Group { store: open, chain } = &mut group;
         open.insert_all(&mut |insert| {
-            while let Some((number, mut entry)) = waiting.take().map_or_else(|| sources.next(last), |e| Ok(Some(e)))? {
+            // (Another recovery may have been faster with the one that waits.)
+            let mut next = |last| match waiting.take().filter(|e| e.0 > last) {
+                Some(next) => Ok(Some(next)),
+                None => sources.next(last),
+            };
+            while let Some((number, mut entry)) = next(last)? {
                 if bytes > BATCH {
                     waiting = Some((number, entry));
                     more = true;
@@ -323,22 +380,57 @@ fn commit(
             group.commit(last, Closed::No)?;
             continue;
         }
-        // Where nothing could be lost by the death itself, a line without an end was cut off later.
-        let cut = sources.cut(last).then_some(LOST);
-        let lost = owner.may_have_lost().or(cut);
-        torn.extend(sources.torn(last, owner.may_have_lost().is_none()));
+        torn.extend(sources.torn(last, whole));
+        // Where nothing could be lost by the death itself, a line without an end was cut off later, and nobody knows what a damaged segment held.
+        let mut gone = *end_unknown || sources.cut(last) || sources.breaks_off(last);
+        if let Some(end) = owner.last_in(group.chain.head.log_id) {
+            if end > last {
+                let gap = [("first", (last + 1).into()), ("last", end.into()), ("reason", LOST.into()), ("writer", id)];
+                group.say("audit_gap", &gap)?;
+                last = end;
+            }
+            gone = false;
+        }
+        if !known && last == 0 {
+            // Nothing of it is in the log, and nothing was found: there is nothing to end.
+            group.store.rollback();
+            return Ok(false);
+        }
+        let lost = lost.or(gone.then_some(LOST));
         let mut recovered =
             vec![("cause", Value::from("dead")), ("count", count.into()), ("last", last.into()), ("writer", id)];
-        let first = torn.first().map(|p| files::aside(p, TORN).to_string_lossy().into_owned());
-        recovered.extend(first.as_ref().map(|t| ("journal_torn", Value::from(t.as_str()))));
-        let others = names_aside(torn.iter().skip(1).map(PathBuf::as_path), TORN);
-        recovered.extend((!others.is_empty()).then(|| ("more_torn", Value::from(&others))));
+        let names = torn_names(torn);
+        recovered.extend(torn_members(&names));
         // Announced, for a store that may keep a part of what is written together.
         recovered.extend(lost.map(|reason| ("gap", Value::from(reason))));
         group.say("audit_recovered", &recovered)?;
         if let Some(reason) = lost {
             group.say("audit_gap", &[("first", (last + 1).into()), ("reason", reason.into()), ("writer", id)])?;
         }
-        return group.commit(last, Closed::Recovered);
+        group.commit(last, Closed::Recovered)?;
+        return Ok(true);
     }
+}
+
+/// The first of torn files by the name that it will have, with its folder, and the names of the others.
+fn torn_names(torn: &[PathBuf]) -> (Option<String>, Vec<String>) {
+    let first = torn.first().map(|p| files::free_aside(p, TORN).to_string_lossy().into_owned());
+    (first, names_aside(torn.iter().skip(1).map(PathBuf::as_path), TORN))
+}
+
+fn torn_members((first, others): &(Option<String>, Vec<String>)) -> impl Iterator<Item = (&'static str, Value<'_>)> {
+    let first = first.as_ref().map(|t| ("journal_torn", Value::from(t.as_str())));
+    first.into_iter().chain((!others.is_empty()).then(|| ("more_torn", Value::from(others))))
+}
+
+/// Says that files were put aside of a writer of which the log has nothing, and so cannot say where it ends.
+fn tell_torn(store: &mut dyn Store, core: &Core, me: &Identity, torn: &[PathBuf]) -> Result<(), TrailError> {
+    let ours = store.log_id();
+    store.act_as(ours, "");
+    let mut group = Group::begin(store, core, me)?;
+    let names = torn_names(torn);
+    let members: Vec<_> = [("cause", Value::from("torn_file"))].into_iter().chain(torn_members(&names)).collect();
+    group.say("audit_recovered", &members)?;
+    let last = group.chain.log_writer.last;
+    group.commit(last, Closed::No)
 }

@@ -523,6 +523,13 @@ impl Writer {
             self.created_at.clear();
         }
         let mut head = self.store.begin()?;
+        if head.closed == Closed::Recovered {
+            return Err(TrailError::new(
+                ErrorKind::InUse,
+                "another program took this logger for dead and has recovered it: nothing is committed behind that",
+            )
+            .help("open the trail anew; what this logger accepted since is in its pending file"));
+        }
         self.stamps.begin(self.again, head.next_seq);
         let now = match self.again {
             true => std::mem::take(&mut self.created_at),

@@ -198,6 +198,8 @@ fn a_recovery_that_is_killed_is_done_again() {
         }
     }
     println!("{cut_short} were killed between two transactions");
+    // With few rounds none may have met that moment.
+    assert!(cut_short > 0 || rounds() < 50);
 }
 
 #[test]

@@ -4,23 +4,22 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
-use serde::{Deserialize, Serialize};
 
 use super::journal::Made;
 use super::leftovers::UNNAMED;
+pub(crate) use super::owner::Owner;
 use super::segment::Segment;
 use crate::entry::sum;
 use crate::error::{ErrorKind, TrailError};
 use crate::id::WriterId;
 use crate::store::place::{self, Access};
-use crate::writer::Identity;
 
 /// Bytes before the first entry of a segment.
 pub(crate) const HEADER: usize = 8192;
@@ -37,25 +36,6 @@ pub(crate) struct Beside {
     pub(crate) access: Access,
     /// Where pending files are made, if not beside the trail.
     pub(crate) spill_dir: Option<PathBuf>,
-}
-
-/// Who wrote: what a record says of its process, and how to tell whether it lives.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Owner {
-    pub(crate) service_name: String,
-    pub(crate) original_output_file: String,
-    pub(crate) process_id: u64,
-    pub(crate) process_name: String,
-    /// `journal` or `memory`; `spilled` where all that was accepted stands in the pending file.
-    pub(crate) queue: String,
-    /// Where its pending file is, if not beside the trail.
-    pub(crate) spill_dir: String,
-    /// When the process began, in clock ticks after the boot.
-    pub(crate) started: u64,
-    pub(crate) boot_id: String,
-    /// Process ids mean something only within it.
-    pub(crate) pid_namespace: String,
 }
 
 /// What lies beside a trail for one writer.
@@ -77,94 +57,6 @@ pub(crate) struct Header {
     pub(crate) log_id: WriterId,
     pub(crate) writer: WriterId,
     pub(crate) owner: Owner,
-}
-
-impl Owner {
-    /// This process, with what its records say.
-    pub(crate) fn of_this_process() -> Self {
-        let read = |p: &str| std::fs::read_to_string(p).unwrap_or_default().trim().to_owned();
-        Self {
-            process_id: std::process::id().into(),
-            started: started("self").unwrap_or(0),
-            boot_id: read("/proc/sys/kernel/random/boot_id"),
-            pid_namespace: pid_namespace(),
-            ..Self::default()
-        }
-    }
-
-    /// What its records say of it.
-    pub(crate) fn identity(&self) -> Identity {
-        Identity {
-            original_output_file: self.original_output_file.clone(),
-            process_id: self.process_id,
-            process_name: self.process_name.clone(),
-        }
-    }
-
-    fn line(&self) -> Vec<u8> {
-        let mut line = serde_json::to_vec(self).unwrap_or_default();
-        line.push(b'\n');
-        line
-    }
-
-    /// Why what that process had accepted may not all be in its journal: it had none, or the machine stopped, and mapped pages that were not written yet are gone.
-    pub(crate) fn may_have_lost(&self) -> Option<&'static str> {
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        match self.queue.as_str() {
-            "journal" if self.boot_id == boot_id.trim() && !self.boot_id.is_empty() => None,
-            "journal" => Some("machine_restarted"),
-            crate::spill::SPILLED => None,
-            _ => Some("process_died"),
-        }
-    }
-
-    /// Whether that process lives, by its own account and without a look at its lock; `None` where its number says nothing here.
-    pub(crate) fn lives(&self) -> Option<bool> {
-        let here = Self::of_this_process();
-        if self.boot_id.is_empty() || self.started == 0 {
-            return None;
-        }
-        if self.boot_id != here.boot_id {
-            return Some(false);
-        }
-        if self.pid_namespace != here.pid_namespace {
-            return None;
-        }
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process_id)).unwrap_or_default();
-        let mut words = stat.rsplit_once(')').map_or("", |s| s.1).split_whitespace();
-        // A zombie has let go of its lock.
-        let ended = words.next().is_none_or(|state| state == "Z" || state == "X");
-        Some(!ended && words.nth(18).and_then(|w| w.parse().ok()) == Some(self.started))
-    }
-
-    /// What stands in a lock file, if it can be read.
-    pub(super) fn read(file: &File) -> Option<Self> {
-        let mut text = Vec::new();
-        file.take(64 << 10).read_to_end(&mut text).ok()?;
-        serde_json::from_slice(&text).ok()
-    }
-
-    /// Whether that process is certainly gone, although somebody (a child that it forked) holds its lock.
-    pub(super) fn is_gone(&self) -> bool {
-        let here = Self::of_this_process();
-        let same = !self.boot_id.is_empty() && self.boot_id == here.boot_id && self.pid_namespace == here.pid_namespace;
-        // Only what is certain counts: the process is not there, or another has its number.
-        let now = started(&self.process_id.to_string());
-        same && self.started != 0 && now.is_some_and(|s| s != self.started)
-    }
-}
-
-fn pid_namespace() -> String {
-    std::fs::read_link("/proc/self/ns/pid").map(|p| p.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-/// Field 22 of `/proc/<pid>/stat`, where the name before it may hold spaces and brackets; 0 if there is no such process, `None` if that cannot be told.
-fn started(pid: &str) -> Option<u64> {
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && Path::new("/proc/self/stat").exists() => Some(0),
-        Err(_) => None,
-    }
 }
 
 /// Bytes of a new segment that are written at once.
@@ -205,11 +97,17 @@ impl Beside {
     }
 
     /// What lies here of one writer, which by its own account may have had another folder for its pending file.
-    pub(crate) fn of(&self, writer: WriterId, owner: Option<&Owner>) -> std::io::Result<Found> {
+    /// `over`: the log has all of it.
+    pub(crate) fn of(&self, writer: WriterId, owner: Option<&Owner>, over: bool) -> std::io::Result<Found> {
         let mut all = self.scan()?;
-        let theirs = owner.map(|o| Path::new(&o.spill_dir)).filter(|d| d.is_absolute());
-        if let Some(dir) = theirs.filter(|d| self.spill_dir.as_deref() != Some(*d)) {
-            scan_pending(dir, &self.trail, &mut all);
+        if let Some((owner, dir)) = owner.map(|o| (o, Path::new(&o.spill_dir))).filter(|d| d.1.is_absolute()) {
+            match std::fs::read_dir(dir) {
+                Ok(_) => scan_pending(dir, &self.trail, &mut all),
+                // It is made for the first file only.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound && (over || owner.last.is_none()) => {}
+                // It may have its file there.
+                Err(e) => return Err(e),
+            }
         }
         Ok(all.remove(&writer).unwrap_or_default())
     }
@@ -313,8 +211,11 @@ impl Beside {
     pub(crate) fn take_over(&self, writer: WriterId) -> Result<Option<TakenOver>, TrailError> {
         // Asked anew, never believed of a listing: a lock is there before anything else of its writer, and goes last.
         let path = &self.lock(writer);
-        if rustix::fs::lstat(path).is_err() {
-            return Ok(Some((None, None)));
+        match rustix::fs::lstat(path) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::NOENT) => return Ok(Some((None, None))),
+            // Who cannot look does not know that it is dead.
+            Err(e) => return Err(TrailError::io("cannot look for a writer's lock file", path, e.into())),
         }
         place::check_beside(path, None, &self.trail, self.access)?;
         let opened = OpenOptions::new()
@@ -328,16 +229,17 @@ impl Beside {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(TrailError::io("cannot open a writer's lock file", path, e)),
         };
+        // A child that the dead process forked may hold its lock.
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err()
+            && !Owner::read(&file).is_some_and(|o| o.is_gone())
+        {
+            return Ok(None);
+        }
+        // Now that nobody says anything else in it.
         let mut text = Vec::new();
-        let read = (&mut file).take(64 << 10).read_to_end(&mut text);
+        let read = file.seek(SeekFrom::Start(0)).and_then(|_| (&mut file).take(64 << 10).read_to_end(&mut text));
         read.map_err(|e| TrailError::io("cannot read a writer's lock file", path, e))?;
         let owner: Option<Owner> = serde_json::from_slice(&text).ok();
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            // A child that the dead process forked may hold its lock.
-            Err(_) if owner.as_ref().is_some_and(Owner::is_gone) => {}
-            Err(_) => return Ok(None),
-        }
         // Whoever was faster has removed it, and perhaps another writer's file has its place.
         if place::identity(path).ok() != place::identity_of(&file) {
             return Ok(None);
@@ -457,6 +359,13 @@ pub(crate) struct WriterLock {
 }
 
 impl WriterLock {
+    /// Says that all its owner accepted, up to this number, stands in its pending file.
+    pub(crate) fn spilled(&mut self, last: u64, log_id: Option<WriterId>) -> std::io::Result<()> {
+        self.owner.last = Some(last);
+        self.owner.log_id = log_id.map(|id| id.to_string());
+        self.amend(crate::spill::SPILLED)
+    }
+
     /// Says something else of its owner's queue.
     pub(crate) fn amend(&mut self, queue: &str) -> std::io::Result<()> {
         self.owner.queue = queue.into();
@@ -505,14 +414,25 @@ fn check(log_id: WriterId, writer: WriterId, identity: &[u8]) -> u32 {
     sum(&[&log_id.to_bytes(), &writer.to_bytes(), identity].concat())
 }
 
+/// Whether a file that has no header holds something all the same: entries, whose header is gone. Of a segment that is being made, or zeroed, this is not true.
+pub(crate) fn lacks_header(bytes: &[u8]) -> bool {
+    !bytes.starts_with(MAGIC) && bytes.iter().skip(HEADER).any(|b| *b != 0)
+}
+
 /// Reads a header. `Ok(None)`: the file holds nothing (yet).
 pub(crate) fn read_header(bytes: &[u8], path: &Path) -> Result<Option<Header>, TrailError> {
     let number = |r: std::ops::Range<usize>| bytes.get(r).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
     let word = |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
     let id =
         |at: usize| WriterId::from_bytes(bytes.get(at..at + 16).and_then(|b| b.try_into().ok()).unwrap_or_default());
-    if bytes.len() < HEADER || number(NUMBER) == 0 || !bytes.starts_with(MAGIC) {
+    if number(NUMBER) == 0 {
         return Ok(None);
+    }
+    let damaged =
+        |what: &str| Err(TrailError::new(ErrorKind::Damaged, what).at(path).help("the file is kept as it is"));
+    // A number is given to whole segments only.
+    if bytes.len() < HEADER || !bytes.starts_with(MAGIC) {
+        return damaged("the journal's header is not whole");
     }
     if word(8) != VERSION {
         return Err(TrailError::new(
@@ -527,9 +447,7 @@ pub(crate) fn read_header(bytes: &[u8], path: &Path) -> Result<Option<Header>, T
     }
     let identity = bytes.get(IDENTITY..IDENTITY + word(12) as usize).unwrap_or_default();
     if check(id(24), id(40), identity) != word(56) {
-        return Err(TrailError::new(ErrorKind::Damaged, "the journal's header does not check")
-            .at(path)
-            .help("the file is kept as it is"));
+        return damaged("the journal's header does not check");
     }
     let owner = serde_json::from_slice(identity).unwrap_or_default();
     Ok(Some(Header { number: number(NUMBER), log_id: id(24), writer: id(40), owner }))
@@ -540,6 +458,16 @@ pub(crate) fn aside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(OsStr::new(ending));
     PathBuf::from(name)
+}
+
+/// As [`aside`], with a number where such a file is there already: evidence is never written over.
+pub(crate) fn free_aside(path: &Path, ending: &str) -> PathBuf {
+    let free = |p: &PathBuf| rustix::fs::lstat(p).is_err();
+    let first = aside(path, ending);
+    if free(&first) {
+        return first;
+    }
+    (2..1_000).map(|n| aside(path, &format!(".{n}{ending}"))).find(free).unwrap_or(first)
 }
 
 #[cfg(test)]

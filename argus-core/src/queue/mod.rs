@@ -6,6 +6,7 @@ pub(crate) mod journal;
 pub(crate) mod keeper;
 mod leftovers;
 mod memory;
+mod owner;
 pub(crate) mod segment;
 
 use crate::entry::{self, Front, queued};

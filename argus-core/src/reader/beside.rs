@@ -63,8 +63,8 @@ impl TrailFiles {
             }
             all.writers.push(WriterFiles {
                 writer,
-                // Its lock goes last, and never before its end.
-                alive: if found.lock.is_some() { owner.as_ref().and_then(Owner::lives) } else { Some(false) },
+                // Its lock goes last, and never before its end; unless somebody removed it.
+                alive: owner.as_ref().and_then(Owner::lives).or(found.lock.is_none().then_some(false)),
                 process_id: owner.as_ref().map(|o| o.process_id).filter(|p| *p > 0),
                 process_name: owner.as_ref().and_then(|o| some(&o.process_name)),
                 service_name: owner.as_ref().and_then(|o| some(&o.service_name)),

@@ -41,6 +41,10 @@ impl Files {
 /// What a dead writer left.
 #[derive(Default)]
 pub(super) struct Left {
+    /// By what its files say of it, its process lives.
+    pub(super) lives: bool,
+    /// There is a file of a journal, whatever it holds.
+    pub(super) has_journal: bool,
     pub(super) own: Files,
     /// By the log that was replaced.
     pub(super) orphans: BTreeMap<WriterId, Files>,
@@ -55,8 +59,14 @@ pub(super) struct Left {
 
 impl Left {
     /// Reads what was found. An error is one that may pass (or a newer version): then all stays as it is.
-    pub(super) fn read(found: &Found, beside: &Beside, log_id: WriterId, writer: WriterId) -> Result<Self, TrailError> {
-        let mut left = Self::default();
+    /// `spilled`: by its lock the writer has a pending file.
+    pub(super) fn read(
+        found: &Found,
+        beside: &Beside,
+        log_id: WriterId,
+        (writer, spilled): (WriterId, bool),
+    ) -> Result<Self, TrailError> {
+        let mut left = Self { has_journal: !found.segments.is_empty(), ..Self::default() };
         for path in &found.segments {
             let Some((header, bytes)) = left.usable(path, segment(path, beside))? else { continue };
             if header.writer != writer {
@@ -67,7 +77,13 @@ impl Left {
             left.files(header.log_id == log_id, header.log_id, header.owner).segments.push(segment);
         }
         for path in &found.pending {
-            let Some(lines) = left.usable(path, lines(path, beside))? else { continue };
+            let read = match lines(path, beside) {
+                Ok(None) if spilled && std::fs::metadata(path).is_ok_and(|m| m.len() > 0) => {
+                    Err(TrailError::new(ErrorKind::Damaged, "the pending file has not even its first line").at(path))
+                }
+                read => read,
+            };
+            let Some(lines) = left.usable(path, read)? else { continue };
             let (head, id) = (lines.head().clone(), lines.head().log_id());
             let ours = id.map_or_else(|| files::is_of(path, &head.trail, &beside.trail), |id| id == log_id);
             // In a folder for the pending files of several trails, it is simply another one's.
@@ -86,7 +102,16 @@ impl Left {
         Ok(left)
     }
 
+    /// Whether one of the segments that cannot be read may have been the last: there are more of them than numbers missing among the others.
+    pub(super) fn end_unknown(&self) -> bool {
+        let all = &self.own.segments;
+        let damaged = self.damaged.iter().filter(|d| d.extension().is_some_and(|e| e == "journal")).count() as u64;
+        let span = all.first().zip(all.last()).map_or(0, |(a, b)| b.number.saturating_sub(a.number) + 1);
+        damaged > span.saturating_sub(all.len() as u64)
+    }
+
     fn files(&mut self, ours: bool, log_id: WriterId, owner: Owner) -> &mut Files {
+        self.lives |= owner.lives() == Some(true);
         if !ours {
             return self.orphans.entry(log_id).or_default();
         }
@@ -120,7 +145,13 @@ fn segment(path: &Path, beside: &Beside) -> Result<Option<(Header, Vec<u8>)>, Tr
     place::check_beside(path, Some(&file), &beside.trail, beside.access)?;
     let mut bytes = Vec::new();
     file.take(LARGEST).read_to_end(&mut bytes).map_err(fail)?;
-    Ok(files::read_header(&bytes, path)?.map(|header| (header, bytes)))
+    match files::read_header(&bytes, path)? {
+        Some(header) => Ok(Some((header, bytes))),
+        None if files::lacks_header(&bytes) => {
+            Err(TrailError::new(ErrorKind::Damaged, "the journal lacks its header").at(path))
+        }
+        None => Ok(None),
+    }
 }
 
 fn lines(path: &Path, beside: &Beside) -> Result<Option<Lines>, TrailError> {

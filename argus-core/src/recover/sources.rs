@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::left::{Files, Segment};
-use crate::entry::{Next, Queued, next_checked};
+use crate::entry::{Next, Queued, has_beyond, next_checked};
 use crate::error::TrailError;
 use crate::id::WriterId;
 use crate::members;
@@ -22,10 +22,13 @@ struct Journal<'a> {
     /// A segment was just begun: the spill may have let whole segments before it go.
     fresh: bool,
     torn: bool,
+    /// Those of the segments with entries behind a place where none stands.
+    holed: Vec<usize>,
 }
 
 impl Journal<'_> {
-    fn next(&mut self) -> Option<Numbered> {
+    /// The next entry, where all is in up to the number `last`.
+    fn next(&mut self, last: u64) -> Option<Numbered> {
         while !self.torn {
             match next_checked(self.rest) {
                 Next::Entry(e, rest) if self.follows(e) => {
@@ -37,6 +40,10 @@ impl Journal<'_> {
                     return Some((e.writer_seq(), opened));
                 }
                 Next::End => {
+                    // (Once for each: the last one has no next.)
+                    if has_beyond(std::mem::take(&mut self.rest), self.next.max(last + 1)) {
+                        self.holed.extend(self.begun.checked_sub(1));
+                    }
                     self.rest = self.segments.get(self.begun)?.bytes.get(HEADER..).unwrap_or_default();
                     self.begun += 1;
                     self.fresh = true;
@@ -91,7 +98,7 @@ impl<'a> Sources<'a> {
             .iter_mut()
             .map(|lines| (Pending { records: Records::of(lines, writer), torn: false, ended: None }, None));
         Self {
-            journal: Journal { segments, begun: 0, rest: &[], next: 0, fresh: false, torn: false },
+            journal: Journal { segments, begun: 0, rest: &[], next: 0, fresh: false, torn: false, holed: Vec::new() },
             in_journal: None,
             pending: pending.collect(),
         }
@@ -112,7 +119,7 @@ impl<'a> Sources<'a> {
     /// Leaves what is in already behind.
     pub(super) fn skip(&mut self, last: u64) -> Result<(), TrailError> {
         while self.in_journal.as_ref().is_none_or(|e| e.0 <= last) {
-            self.in_journal = self.journal.next();
+            self.in_journal = self.journal.next(last);
             if self.in_journal.is_none() {
                 break;
             }
@@ -134,13 +141,22 @@ impl<'a> Sources<'a> {
         self.pending.iter().any(|(p, _)| p.cut(last))
     }
 
+    /// Whether the journal has more behind the place where it ends, and nobody knows how much.
+    pub(super) fn breaks_off(&self, last: u64) -> bool {
+        let j = &self.journal;
+        j.torn
+            || self.in_journal.as_ref().is_some_and(|e| e.0 > last)
+            || j.segments.len().checked_sub(1).is_some_and(|at| j.holed.contains(&at))
+    }
+
     /// Files with something that does not check, or with entries behind `last`, the last that was found; of a journal all from the first such segment on.
     /// `whole`: the writer came to an end at which all its lines stood there.
     pub(super) fn torn(&self, last: u64, whole: bool) -> Vec<PathBuf> {
         let beyond = |e: &Option<Numbered>| e.as_ref().is_some_and(|e| e.0 > last);
         let torn = self.journal.torn || beyond(&self.in_journal);
         let from = if torn { self.journal.begun.saturating_sub(1) } else { self.journal.segments.len() };
-        let segments = self.journal.segments.iter().skip(from).map(|s| s.path.as_path());
+        let holed = self.journal.holed.iter().filter(|at| **at < from).filter_map(|at| self.journal.segments.get(*at));
+        let segments = holed.chain(self.journal.segments.iter().skip(from)).map(|s| s.path.as_path());
         let pending = self.pending.iter().filter(|(p, next)| p.torn() || beyond(next) || (whole && p.cut(last)));
         segments.chain(pending.map(|(p, _)| p.records.lines().path())).map(Path::to_owned).collect()
     }

@@ -240,11 +240,12 @@ impl Spiller {
         let mut state = core.lock();
         loop {
             if state.closed {
+                let last = state.last_seq;
                 if let Some(mut lock) = state.spill.lock.take()
-                    && state.spill.holds(state.last_seq)
+                    && state.spill.holds(last)
                 {
                     // Whoever recovers it need not suppose a loss.
-                    let _ = lock.amend(SPILLED);
+                    let _ = lock.spilled(last, self.head.log_id());
                 }
                 return Work::End;
             }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -46,7 +46,10 @@ pub(crate) struct JsonlStore {
     group: Vec<u8>,
     /// The tail as it will be once the group is in.
     next: Tail,
+    /// Something that does not count may stand behind them.
     dirty: bool,
+    /// It is an unfinished line that was there at the opening, and is saved.
+    torn: bool,
     findings: Vec<Finding>,
     /// What this writer committed last, for receipts after an unknown outcome.
     recent: Vec<(u64, u64, Checksum)>,
@@ -65,15 +68,18 @@ impl JsonlStore {
             .map_err(|e| TrailError::io("cannot open the JSONL trail", &path, e))?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| match std::io::Error::from(e).kind() {
             std::io::ErrorKind::WouldBlock => {
-                TrailError::new(ErrorKind::InUse, "another logger writes this JSONL trail")
-                    .at(&path)
-                    .help("a JSONL trail has one writer: give each program its own file, or use a .db trail")
+                TrailError::new(ErrorKind::InUse, "another logger writes this JSONL trail").at(&path).help(
+                    "a JSONL trail has one writer: give each program its own file, or use a .db trail; \
+                         if that logger's process is dead, a child that it forked still holds the file: end it",
+                )
             }
             _ => TrailError::io("cannot lock the JSONL trail", &path, e.into()),
         })?;
         let mut findings = Vec::new();
         let mut writers = HashMap::new();
         let (tail, acknowledged) = read_tail(&file, &path, &mut writers, &mut findings)?;
+        // Cut with the first group, which says so.
+        let torn = !findings.is_empty();
         let fresh = tail.log_id.is_none();
         let log_id = tail.log_id.unwrap_or_else(WriterId::random);
         let log_text = log_id.to_string();
@@ -100,7 +106,8 @@ impl JsonlStore {
             acknowledged,
             group: Vec::new(),
             next: tail,
-            dirty: false,
+            dirty: torn,
+            torn,
             findings,
             recent: Vec::new(),
             writer_text: writer.to_string(),
@@ -110,11 +117,15 @@ impl JsonlStore {
 
     fn write_group(&mut self) -> std::io::Result<()> {
         if std::mem::replace(&mut self.dirty, true) {
-            // A write or sync failed before: nothing behind the acknowledged offset counts.
+            // A write or sync failed before, or a line was torn: nothing behind the acknowledged offset counts.
             self.file.set_len(self.acknowledged)?;
+            self.torn = false;
         }
         self.file.write_all(&self.group)?;
         self.file.sync_data()?;
+        if self.file.metadata()?.len() != self.acknowledged + self.group.len() as u64 {
+            return Err(std::io::Error::other("another program wrote to the file meanwhile"));
+        }
         self.dirty = false;
         Ok(())
     }
@@ -140,13 +151,16 @@ fn read_tail(
         }
         if line.last() != Some(&b'\n') {
             if n > crate::line::MAX_LINE {
-                return Err(not_ours(path, "a line is longer than any record"));
+                return Err(match offset {
+                    0 => not_ours(path, "a line is longer than any record"),
+                    _ => damaged(path, offset, "a line is longer than any record"),
+                });
             }
             // All there is: it may be the file of some other program, which ends without a line end.
             if offset == 0 && !crate::line::may_be_begun(&line) {
                 return Err(not_ours(path, "it does not begin with an audit_segment record"));
             }
-            heal(file, path, offset, &line, findings)?;
+            heal(file, path, &line, findings)?;
             break;
         }
         offset += n as u64;
@@ -166,12 +180,12 @@ fn read_tail(
         // Most lines are only asked whose they are.
         match writer_of(&line).filter(|(w, _)| *w != log_text && !ends_a_writer(&line)) {
             Some((writer, number)) => note(writers, writer, number, Closed::No),
-            None => note_parsed(writers, &mut tail, &parse(&line, path)?, &log_text),
+            None => note_parsed(writers, &mut tail, &parse_later(&line, path, offset - n as u64)?, &log_text),
         }
         std::mem::swap(&mut line, &mut last);
     }
     if !last.is_empty() {
-        let l = parse(&last, path)?;
+        let l = parse_later(&last, path, offset - last.len() as u64)?;
         tail.seq = l.fields().seq;
         tail.prev = Checksum::parse_exact(l.checksum());
         tail.created_at = Some(l.fields().created_at.to_owned());
@@ -255,28 +269,45 @@ fn parse<'a>(line: &'a [u8], path: &Path) -> Result<Line<'a>, TrailError> {
     })
 }
 
+/// A line of a file whose first one is ours.
+fn parse_later<'a>(line: &'a [u8], path: &Path, offset: u64) -> Result<Line<'a>, TrailError> {
+    let text = std::str::from_utf8(line).map_err(|_| damaged(path, offset, "a line is not UTF-8"))?;
+    Line::parse(text.trim_end_matches('\n')).map_err(|e| damaged(path, offset, &e))
+}
+
+fn damaged(path: &Path, offset: u64, why: &str) -> TrailError {
+    TrailError::new(ErrorKind::Damaged, format!("the JSONL trail is damaged at byte {offset}: {why}"))
+        .at(path)
+        .help("keep a copy of the file, and run `argus verify` on it; nothing is written to it as it is")
+}
+
 fn not_ours(path: &Path, why: &str) -> TrailError {
     TrailError::new(ErrorKind::NotATrail, format!("the file is no JSONL trail of Argus: {why}"))
         .at(path)
         .help("name another file, or run `argus verify` on it")
 }
 
-/// Moves a torn last line to `<file>.torn`.
-fn heal(file: &File, path: &Path, offset: u64, fragment: &[u8], findings: &mut Vec<Finding>) -> Result<(), TrailError> {
+/// Saves a torn last line in `<file>.torn`. It is cut off with the first group, whose finding says so.
+fn heal(file: &File, path: &Path, fragment: &[u8], findings: &mut Vec<Finding>) -> Result<(), TrailError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".torn");
     let torn = PathBuf::from(name);
     let mode = place_mode(file);
     let save = || -> std::io::Result<()> {
-        let nofollow = i32::try_from((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits()).unwrap_or(0);
-        let mut t = OpenOptions::new().create(true).append(true).mode(mode).custom_flags(nofollow).open(&torn)?;
-        t.write_all(fragment)?;
-        t.write_all(b"\n")?;
-        t.sync_all()?;
-        file.set_len(offset)?;
-        file.sync_all()
+        let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let nofollow = i32::try_from(flags.bits()).unwrap_or(0);
+        let mut t =
+            OpenOptions::new().create(true).read(true).append(true).mode(mode).custom_flags(nofollow).open(&torn)?;
+        let line = [fragment, b"\n"].concat();
+        let mut there = vec![0; line.len()];
+        // An opening before this one may have saved it and have failed then.
+        let at = t.metadata()?.len().checked_sub(line.len() as u64);
+        if at.is_none_or(|at| t.read_exact_at(&mut there, at).is_err() || there != line) {
+            t.write_all(&line)?;
+        }
+        t.sync_all()
     };
-    save().map_err(|e| TrailError::io("cannot move a torn last line aside", &torn, e))?;
+    save().map_err(|e| TrailError::io("cannot save a torn last line", &torn, e))?;
     let context = context_of(&[
         ("bytes", Value::from(fragment.len())),
         ("cause", Value::from("torn_line")),
@@ -325,6 +356,12 @@ impl Store for JsonlStore {
         let here = self.file.metadata().map_err(|e| TrailError::io("cannot look at the JSONL trail", &self.path, e))?;
         if place::identity(&self.path).ok() != Some((here.dev(), here.ino())) || here.len() < self.acknowledged {
             return Err(place::replaced(&self.path));
+        }
+        if here.len() > self.acknowledged && !self.dirty {
+            let what = format!("another program wrote to the JSONL trail, from byte {} on", self.acknowledged);
+            return Err(TrailError::new(ErrorKind::Damaged, what).at(&self.path).help(
+                "nothing is written behind that; keep a copy, and cut the file to that length: then Argus goes on by itself",
+            ));
         }
         Ok(Head {
             log_id: self.log_id,
@@ -385,7 +422,7 @@ impl Store for JsonlStore {
     }
 
     fn close(&mut self) -> Result<(), TrailError> {
-        if self.dirty {
+        if self.dirty && !self.torn {
             self.file
                 .set_len(self.acknowledged)
                 .map_err(|e| TrailError::io("cannot cut the JSONL trail to what is synced", &self.path, e))?;

@@ -38,7 +38,10 @@ impl Store for LateStore {
     fn begin(&mut self) -> Result<Head, TrailError> {
         if self.store.is_none() {
             let mut store = (self.open)()?;
-            (self.ready)(&mut *store)?;
+            if let Err(e) = (self.ready)(&mut *store) {
+                let _ = store.close();
+                return Err(e);
+            }
             self.store = Some(store);
         }
         self.store()?.begin()

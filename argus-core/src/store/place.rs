@@ -68,8 +68,11 @@ pub(crate) fn directory(dir: &Path, access: Access) -> Result<PathBuf, TrailErro
             .map_err(|e| TrailError::io("cannot make the trail's directory", dir, e))?;
         set_access(dir, dir_mode, access.group)?;
         // A committed record is lost with the name of a directory above it: new names are synced, the outermost first.
-        for d in new.into_iter().rev() {
-            sync_directory(d.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+        let above = |d: &Path| d.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+        if let Err(e) = new.iter().rev().try_for_each(|d| sync_directory(&above(d))) {
+            // Whoever tries again must not find them there and believe that they are.
+            new.iter().for_each(|d| drop(std::fs::remove_dir(d)));
+            return Err(e);
         }
     }
     let dir = dir.canonicalize().map_err(|e| TrailError::io("cannot resolve the trail's directory", dir, e))?;

@@ -8,7 +8,7 @@ use crate::core::{State, own_entry};
 use crate::error::{AuditError, TrailError};
 use crate::event::AuditEvent;
 use crate::queue::Chunk;
-use crate::spill::{Batch, Cause, SPILLED};
+use crate::spill::{Batch, Cause};
 
 /// How long, after the deadline, the pending file may take to be made, and for each MiB of what would be lost else. (One that is slow and works gets all of it.)
 const SAVING: Duration = Duration::from_secs(5);
@@ -170,7 +170,7 @@ impl Writer {
         while let Some(c) = state.queue.take() {
             left.push(c);
         }
-        let saved = state.spill.holds(state.last_seq);
+        let (last, saved) = (state.last_seq, state.spill.holds(state.last_seq));
         // (While the spill thread is at the file, the lock is its.)
         let busy = state.spill.busy;
         let lock = state.spill.lock.take_if(|_| !busy);
@@ -180,7 +180,7 @@ impl Writer {
         if let Some(mut lock) = lock {
             if saved {
                 // Whoever recovers it need not suppose a loss.
-                let _ = lock.amend(SPILLED);
+                let _ = lock.spilled(last, Some(self.store.log_id()).filter(|id| id.to_bytes() != [0; 16]));
             }
             core.lock().spill.lock = Some(lock);
         }

@@ -10,7 +10,7 @@ use crate::config::Overflow;
 use crate::core::Core;
 use crate::error::{AuditError, ErrorKind, TrailError};
 use crate::queue::Chunk;
-use crate::queue::files::aside;
+use crate::queue::files::free_aside;
 use crate::spill::Cause;
 use crate::spill::file::{Lines, damaged};
 use crate::spill::line::{self, Buffers};
@@ -391,7 +391,7 @@ impl Writer {
         crate::fault::step("merge_end");
         let lost = progress.missing;
         let whole = lost == 0 && progress.spoilt.lines == 0;
-        let torn = path.as_ref().filter(|_| !whole).map(|p| aside(p, ".torn"));
+        let torn = path.as_ref().filter(|_| !whole).map(|p| free_aside(p, ".torn"));
         let gone = path.as_ref().map_or(Ok(()), |path| match &torn {
             None => std::fs::remove_file(path),
             Some(torn) => std::fs::rename(path, torn),

@@ -1,6 +1,7 @@
 //! What may be on the disk after a power cut. A file's bytes are durable once that file was synced, a name once its directory was; of everything since, any part
 //! may be there: none, all, the last write torn or with a hole, all but one operation, one file's only, any subset.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -16,6 +17,16 @@ pub struct Disk {
     /// `None` is a directory.
     names: BTreeMap<String, Option<usize>>,
     files: Vec<Vec<u8>>,
+}
+
+/// What a file says of its process, as another boot finds it: that process is this one, which lives, and after a power cut it does not.
+fn after_a_restart(bytes: &[u8]) -> Vec<u8> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let (boot, mut bytes) = (boot.trim().as_bytes(), bytes.to_vec());
+    while let Some(at) = bytes.windows(boot.len()).position(|w| w == boot) {
+        bytes[at..at + boot.len()].copy_from_slice(b"8ed3f6ad-685b-459e-ad70-22518e1af76c");
+    }
+    bytes
 }
 
 impl Disk {
@@ -66,7 +77,12 @@ impl Disk {
             }
             match file {
                 None => std::fs::create_dir(&path).unwrap(),
-                Some(f) => std::fs::write(&path, self.files.get(*f).map_or(&[][..], Vec::as_slice)).unwrap(),
+                Some(f) => {
+                    let bytes = self.files.get(*f).map_or(&[][..], Vec::as_slice);
+                    let of_a_writer = name.contains(".lock") || name.contains(".pending.");
+                    let bytes = if of_a_writer { Cow::Owned(after_a_restart(bytes)) } else { Cow::Borrowed(bytes) };
+                    std::fs::write(&path, bytes).unwrap();
+                }
             }
         }
     }

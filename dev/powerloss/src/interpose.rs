@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use libc::{mode_t, off_t, size_t, ssize_t};
 use rusqlite::ffi;
 
+use crate::fail::{Call, fails};
 use crate::recorder;
 
 /// The connection that was opened last on a watched database.
@@ -27,11 +28,35 @@ fn saw(fd: c_int, at: impl FnOnce() -> i64, buf: *const c_void, done: libc::c_lo
     done
 }
 
+/// Says that a call failed.
+fn failed(errno: c_int) -> c_int {
+    // SAFETY: the place of this thread's `errno`.
+    unsafe { *libc::__errno_location() = errno };
+    -1
+}
+
+/// How many of `n` bytes are to be written, or that none are.
+fn allowed(fd: c_int, n: size_t) -> Result<size_t, ssize_t> {
+    if let Some((errno, _)) = fails(Call::Write, fd) {
+        return Err(failed(errno) as ssize_t);
+    }
+    match fails(Call::Half, fd) {
+        // The rest is written by another call, which fails.
+        Some((_, true)) if n > 1 => Ok(n / 2),
+        Some((errno, _)) => Err(failed(errno) as ssize_t),
+        None => Ok(n),
+    }
+}
+
 // SAFETY of the definitions below: each has the C library's name and signature (an `int` or `mode_t` in the place of C's variable arguments is passed the same way on
 // Linux's ABIs), hands its arguments to the kernel unchanged, and gives back what the kernel says, with `errno` set by `syscall`.
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn write(fd: c_int, buf: *const c_void, n: size_t) -> ssize_t {
+    let n = match allowed(fd, n) {
+        Ok(n) => n,
+        Err(failed) => return failed,
+    };
     // SAFETY: the caller's promises are those of the system call.
     let done = unsafe { libc::syscall(libc::SYS_write, fd, buf, n) };
     // Behind the bytes just written, also with O_APPEND.
@@ -41,6 +66,10 @@ unsafe extern "C" fn write(fd: c_int, buf: *const c_void, n: size_t) -> ssize_t 
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwrite64(fd: c_int, buf: *const c_void, n: size_t, at: off_t) -> ssize_t {
+    let n = match allowed(fd, n) {
+        Ok(n) => n,
+        Err(failed) => return failed,
+    };
     // SAFETY: as `write`.
     saw(fd, || at, buf, unsafe { libc::syscall(libc::SYS_pwrite64, fd, buf, n, at) })
 }
@@ -53,6 +82,9 @@ unsafe extern "C" fn pwrite(fd: c_int, buf: *const c_void, n: size_t, at: off_t)
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ftruncate64(fd: c_int, len: off_t) -> c_int {
+    if let Some((errno, _)) = fails(Call::Truncate, fd) {
+        return failed(errno);
+    }
     // SAFETY: ftruncate has no requirements.
     let result = unsafe { libc::syscall(libc::SYS_ftruncate, fd, len) };
     if result == 0 && recorder::watching() {
@@ -69,6 +101,9 @@ unsafe extern "C" fn ftruncate(fd: c_int, len: off_t) -> c_int {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn fsync(fd: c_int) -> c_int {
+    if let Some((errno, _)) = fails(Call::Sync, fd) {
+        return failed(errno);
+    }
     if recorder::watching() {
         recorder::synced(fd);
     }

@@ -6,10 +6,12 @@
 //! - `image`: what may be on the disk after a crash at an operation; [`sample`] chooses which images to build
 //! - `workload`: the real logger, writing a trail under the recorder
 //! - `oracle`: opens an image and says what is wrong with it
+//! - `fail`: file calls that fail instead, for `tests/io_errors.rs`
 //! - `run`: all images of a recording, on all cores
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod fail;
 mod image;
 mod interpose;
 mod oracle;
@@ -18,6 +20,7 @@ mod rng;
 mod run;
 mod workload;
 
+pub use fail::{Call, Failure, failing};
 pub use image::{Crash, Disk, Variant, sample};
 pub use interpose::tune;
 pub use recorder::{Note, Op, Recording, record};

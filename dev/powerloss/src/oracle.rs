@@ -97,7 +97,8 @@ impl Expectation {
             let [told, recovered] = [&told, &recovered].map(|all| all.contains(&id.to_string()));
             let closed = closed.contains(id);
             if closed == recovered || (closed && told) || !(closed || told || promise.closing) {
-                return Err(format!("writer {id}: nothing says that it died, or something does though it closed"));
+                let what = "nothing says that it died, or something does though it closed";
+                return Err(format!("writer {id}: {what} (closed {closed}, recovered {recovered}, told {told})"));
             }
         }
         Ok(())

@@ -189,6 +189,9 @@ impl Source for JsonlSource {
             // Its records stand in segments before this one.
             if let Some(last) = earlier.get("writers").and_then(|w| w.get(writer.to_string())?.as_u64()) {
                 ends.writers.insert(writer, End { last, over: recovered.contains(&writer) });
+            } else if recovered.contains(&writer) {
+                // All of it was lost.
+                ends.writers.insert(writer, End { last: 0, over: true });
             }
         }
         Ok(ends)

@@ -3,8 +3,8 @@
 
 use std::collections::HashSet;
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::io::{Read, Seek};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 
 use super::Unreadable;
 use super::spool::Spool;
-use crate::entry::{Next, next_checked};
+use crate::entry::{Next, has_beyond, next_checked};
 use crate::error::{ErrorKind, TrailError};
 use crate::id::WriterId;
 use crate::members;
@@ -227,7 +227,13 @@ fn contents(
                     numbers = Some((numbers.map_or(e.writer_seq(), |n| n.0), next));
                     rest = more;
                 }
-                Next::End => break,
+                Next::End => {
+                    // (While it is written, a copy may have the end of it without the middle.)
+                    if header.owner.lives() == Some(false) && has_beyond(rest, numbers.map_or(1, |n| n.1)) {
+                        bad(path, damaged("the journal has entries behind a place where none stands", path));
+                    }
+                    break;
+                }
                 Next::Entry(..) | Next::Torn => {
                     amiss.push((header.number, numbers.map_or(0, |n| n.1)));
                     // Recovery, too, takes nothing of the journal that stands behind.
@@ -295,12 +301,8 @@ fn open(path: &Path, trail: &Metadata, header: &mut Vec<u8>) -> Result<Option<(H
     };
     let fail = |e| TrailError::io("cannot read a journal", path, e);
     check(&file, path, trail)?;
-    header.resize(HEADER, 0);
-    match file.read_exact_at(header, 0) {
-        Ok(()) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(e) => return Err(fail(e)),
-    }
+    header.clear();
+    (&file).take(HEADER as u64).read_to_end(header).and_then(|_| (&file).rewind()).map_err(fail)?;
     Ok(files::read_header(header, path)?.map(|h| (h, file)))
 }
 

@@ -22,10 +22,8 @@ use crate::id::{Checksum, WriterId};
 
 /// SQLite before this loses committed transactions in a race of checkpoints (the WAL-reset bug).
 const OLDEST_SQLITE: i32 = 3_051_003;
-/// The longest wait for another process's transaction.
+/// The longest wait for another process's transaction, or for a reader of this process.
 const BUSY: Duration = Duration::from_secs(10);
-/// How long a reader of the same process is waited for.
-const SHARED: Duration = Duration::from_secs(2);
 /// The WAL is cut back to this once it was larger.
 const WAL_BYTES: i64 = 16 << 20;
 
@@ -200,6 +198,12 @@ impl SqliteStore {
         if self.log_id != WriterId([0; 16]) && self.log_id != log_id {
             return Err(place::replaced(&self.path));
         }
+        // Where a sync of the switch fails, SQLite says `wal` all the same, and goes on without one.
+        if place::seen(&self.log.path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+            return Err(TrailError::new(ErrorKind::Io, "the audit database was not switched to a write-ahead log")
+                .at(&self.path)
+                .help("it is tried again; look for errors of the disk"));
+        }
         self.log_id = log_id;
         self.log_text = self.log_id.to_string();
         self.conn = Some(conn);
@@ -360,7 +364,7 @@ impl Store for SqliteStore {
         let err = self.err("cannot begin a transaction");
         let since = Instant::now();
         while let Err(e) = self.begin_immediate() {
-            if e.kind() != ErrorKind::ReadOnly || since.elapsed() > SHARED || !place::is_writable(&self.path) {
+            if e.kind() != ErrorKind::ReadOnly || since.elapsed() > BUSY || !place::is_writable(&self.path) {
                 return Err(e);
             }
             // A reader of this process mapped the `-shm` first, read-only, and SQLite has one mapping for both (ADR 7). Mostly it is about to let go.
