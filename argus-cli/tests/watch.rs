@@ -69,6 +69,33 @@ fn a_signal_at_once_still_closes_in_order() {
 }
 
 #[test]
+fn a_watch_recovers_what_a_killed_one_left() {
+    let (t, paths) = both();
+    let config = t.path("a.json");
+    fs::write(&config, "1").unwrap();
+    for trail in &paths {
+        let name = trail.file_name().unwrap().to_str().unwrap();
+        let beside = || {
+            let all = fs::read_dir(trail.parent().unwrap()).unwrap();
+            all.filter(|e| e.as_ref().unwrap().file_name().to_str().is_some_and(|n| n.starts_with(&format!("{name}."))))
+                .count()
+        };
+        let killed = start(&[config.to_str().unwrap()], trail);
+        killed.line();
+        // `kill -9`.
+        drop(killed);
+        assert!(beside() > 0, "its lock, at least");
+        let watch = start(&[config.to_str().unwrap()], trail);
+        watch.line();
+        assert_eq!(wait_for(trail, "audit_recovered", 0).context.to_value()["cause"], "dead");
+        watch.signal(Signal::TERM);
+        assert_eq!(watch.end().code, 0);
+        assert_eq!(beside(), 0);
+        assert!(!run(trail, &["verify"]).ok().contains("unclosed"));
+    }
+}
+
+#[test]
 fn directories_files_that_come_later_and_several_at_once() {
     let t = TempTrail::new();
     let conf = t.path("conf");

@@ -39,7 +39,7 @@ pub enum Overflow {
         /// The longest wait.
         timeout: Duration,
     },
-    /// A typed error at once.
+    /// A typed error at once. (Only for a segment of the journal that is just being made is waited, for at most 500 ms: there is room then.)
     Reject,
     /// From four fifths of the bound on, a second thread of Argus empties the queue into the pending file, from which the writer commits later: the caller waits only
     /// for space, at most 5 s, and is refused only if that file has no room either.

@@ -6,8 +6,8 @@ mod common;
 use std::os::unix::fs::PermissionsExt;
 
 use argus_core::{
-    AuditConfig, AuditError, AuditEvent, AuditLogger, AuditReader, AuditSink, AuditSinkExt, ErrorKind, Level,
-    MemoryTrail, Value,
+    AuditConfig, AuditError, AuditEvent, AuditLogger, AuditReader, AuditSink, AuditSinkExt, ErrorKind, Faults, Level,
+    MemoryTrail, QueueKind, StoreFault, Value,
 };
 use common::{Dir, close, open, sql};
 use serde::{Serialize, Serializer};
@@ -178,9 +178,22 @@ fn modes_are_private_and_world_writable_folders_are_refused() {
         close(&logger);
     }
     assert_eq!(mode(&dir.path("new/deep")), 0o700);
-    let shared = AuditConfig::new(dir.path("shared/trail.db")).file_mode(0o660);
-    close(&AuditLogger::open(shared).unwrap());
-    assert_eq!((mode(&dir.path("shared")), mode(&dir.path("shared/trail.db"))), (0o770, 0o660));
+    for name in ["trail.db", "trail.jsonl"] {
+        // The files of a living logger, too: lock, journal, pending file.
+        let faults = Faults::new();
+        let shared = AuditConfig::new(dir.path("shared").join(name)).file_mode(0o660).faults(&faults);
+        let logger = AuditLogger::open(shared).unwrap();
+        faults.store(StoreFault::Begin, ErrorKind::Io, u32::MAX);
+        logger.log_durable(AuditEvent::info("x")).unwrap();
+        let all = std::fs::read_dir(dir.path("shared")).unwrap().map(|e| e.unwrap().path());
+        let all: Vec<_> = all.filter(|p| p.to_string_lossy().contains(name)).collect();
+        let has = |part: &str| all.iter().any(|p| p.to_string_lossy().contains(part));
+        assert!(has(".lock") && has(".pending.") && (has(".journal") || logger.health().queue == QueueKind::Memory));
+        assert!(all.iter().all(|p| mode(p) == 0o660), "{all:?}");
+        faults.heal();
+        close(&logger);
+    }
+    assert_eq!(mode(&dir.path("shared")), 0o770);
     std::fs::create_dir(dir.path("open")).unwrap();
     std::fs::set_permissions(dir.path("open"), std::fs::Permissions::from_mode(0o777)).unwrap();
     assert_eq!(AuditLogger::open(AuditConfig::new(dir.path("open/t.db"))).unwrap_err().kind(), ErrorKind::Unsafe);

@@ -122,8 +122,12 @@ fn without_shapes_the_search_finds_each_secret() {
     }
 }
 
-/// As `through`, while the store fails: what stands in the pending file, byte by byte, and what `on_error` was told. Then all is merged.
-fn spilled(path: &Path, redaction: Redaction, texts: &[&str], journal: bool) -> (Vec<u8>, String) {
+/// Files of a folder.
+type Files = Vec<(String, Vec<u8>)>;
+
+/// As `through`, while the store fails: what stands in the pending file, byte by byte, what `on_error` was told, and every file of the living logger but the journal, which holds what
+/// is queued in clear (without it, `journal(false)`, there is none). Then all is merged.
+fn spilled(path: &Path, redaction: Redaction, texts: &[&str], journal: bool) -> (Vec<u8>, String, Files) {
     let (faults, told) = (Faults::new(), Arc::new(Mutex::new(String::new())));
     let hears = told.clone();
     let config = AuditConfig::new(path).service(texts[0], texts[1]).redaction(redaction).with("always", texts[0]);
@@ -136,14 +140,17 @@ fn spilled(path: &Path, redaction: Redaction, texts: &[&str], journal: bool) -> 
     let receipt = logger.log_durable(AuditEvent::info("last")).unwrap();
     assert_eq!(receipt.state, State::Spilled);
     let files = std::fs::read_dir(path.parent().unwrap()).unwrap().map(|e| e.unwrap().path());
-    let pending = files.into_iter().find(|f| f.to_string_lossy().contains(".pending.")).unwrap();
-    let bytes = std::fs::read(pending).unwrap();
+    let mut live: Files = files.map(|f| (f.display().to_string(), std::fs::read(f).unwrap())).collect();
+    assert!(journal || !live.iter().any(|f| f.0.ends_with(".journal")));
+    live.retain(|f| !f.0.ends_with(".journal"));
+    assert!(live.iter().any(|f| f.0.ends_with(".lock")));
+    let bytes = live.iter().find(|f| f.0.contains(".pending.")).unwrap().1.clone();
     faults.heal();
     logger.flush(WAIT).unwrap();
     close(&logger);
     let told = told.lock().unwrap().clone();
     assert!(told.contains(".pending."), "{told}");
-    (bytes, told)
+    (bytes, told, live)
 }
 
 /// The lines of an event.
@@ -159,14 +166,14 @@ fn no_secret_leaves_by_the_pending_file() {
     for (name, journal) in [("trail.db", true), ("trail.jsonl", false)] {
         let dir = Dir::new();
         let path = dir.path(name);
-        let (bytes, told) = spilled(&path, Redaction::default(), &texts, journal);
+        let (bytes, told, live) = spilled(&path, Redaction::default(), &texts, journal);
         // It holds what is harmless of each record, and what stands for the secrets.
         for event in ["scalar", "values", "json", "text in text", "fields"] {
             assert_eq!(lines(&bytes, event), corpus.len(), "{event}");
         }
         assert!(String::from_utf8_lossy(&bytes).matches("$argus.redacted").count() >= corpus.len() / 2);
         let mut all = left(dir.0.path(), &path, &told);
-        all.push(("pending file".to_owned(), bytes));
+        all.extend(live);
         assert_nowhere(&corpus, &all);
         assert_ok(&path);
     }
@@ -176,7 +183,7 @@ fn no_secret_leaves_by_the_pending_file() {
 fn without_shapes_the_pending_file_has_each_secret() {
     let (dir, corpus) = (Dir::new(), corpus());
     let texts: Vec<&str> = corpus.iter().map(|m| m.text.as_str()).collect();
-    let (bytes, _) = spilled(&dir.path("trail.jsonl"), Redaction::default().without_shapes(), &texts, true);
+    let (bytes, ..) = spilled(&dir.path("trail.jsonl"), Redaction::default().without_shapes(), &texts, true);
     assert!(corpus.iter().all(|made| made.is_in(&bytes)));
 }
 

@@ -36,6 +36,7 @@ const BOTH: &[(&str, &str, &str)] = &[
     ("OVERFLOW", "block:250ms", r#""overflow":{"block":"250ms"}"#),
     ("QUEUE_BYTES", "16 MiB", r#""queue_bytes":16777216"#),
     ("FILE_MODE", "0640", r#""file_mode":"0o640""#),
+    ("SPILL_DIR", "/t/spill", r#""spill_dir":"/t/spill""#),
     ("GROUP", "1000", r#""group":"1000""#),
 ];
 

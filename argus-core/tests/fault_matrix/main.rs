@@ -30,7 +30,7 @@ use broken::{Broken, another, away};
 use cases::{Case, Failure, Then};
 use common::{WAIT, child, close, open, part};
 use disk::Disk;
-use oracle::{account, look};
+use oracle::{HEALED, account, look};
 
 const NAME: &str = "whatever_fails_what_was_accepted_is_there_once_and_in_order";
 
@@ -95,7 +95,7 @@ fn run(case: Case, dir: &Path, mut returned: impl FnMut(u64)) -> bool {
         logger.flush(WAIT).unwrap();
         broken.fail();
     }
-    let (few, many) = if case.real() { (20..60, 60..70) } else { (20..400, 400..420) };
+    let (few, many) = if case.real() { (20..60, 60..70) } else { (20..HEALED, HEALED..HEALED + 20) };
     for i in few {
         log(i);
     }
