@@ -564,7 +564,7 @@ class Trail:
                     self.find((seq, seq), "writer_gap", "audit_gap %d..=%d of writer %s covers numbers that are not missing" % (a, b, uid))
             if cover:
                 self.detail("writer %s: lost %s, accounted for" % (uid, ", ".join("%d..=%d" % s for s in cover)))
-            if uid != self.log_id and w.count:
+            if uid != self.log_id and (w.count or w.last > w.start):
                 self.detail("writer %s: %d record(s), last %d, %s" % (uid, w.count, w.last, "closed" if w.closed else "recovered" if w.recovered else "unclosed"))
 
     # ------------------------------------------------------------------------------------------------------- results

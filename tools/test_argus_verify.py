@@ -339,7 +339,10 @@ class Jsonl(Case):
         self.forged(gap(3, 2, 3), (9, 9, "writer_gap"))
         self.forged(gap(3, "5", 3), (9, 9, "writer_gap"))
         self.forged(gap(8, 8, 3, mv.ALPHA), (10, 10, "writer_gap"))
-        self.forged(gap(1, 1, 3, mv.uuid("nobody", 4)), (9, 9, "writer_gap"))
+        # Of one that began in a pending file, the first numbers may be missing; but only the first.
+        self.forged(gap(1, 1, 3, mv.uuid("nobody", 4)))
+        self.forged(gap(2, 2, 3, mv.uuid("nobody", 4)), (9, 9, "writer_gap"))
+        self.forged(gap(1, 1, 3, "nobody"), (9, 9, "writer_gap"))
 
     def test_open_and_close(self):
         self.forged(lambda r: r[1].update(event="hello"), (2, 2, "writer_gap"))

@@ -224,7 +224,7 @@ impl Writers {
             if !w.unknown_start {
                 w.judge(is_log, report);
             }
-            if !is_log && w.records > 0 && !w.closed && !w.recovered {
+            if !is_log && (w.records > 0 || w.last > w.start) && !w.closed && !w.recovered {
                 report.unclosed_writers.push(w.id.clone());
             }
         }
