@@ -50,6 +50,9 @@ faults:
 # A lock of another program that lasts 30 s
 long-lock seconds="30":
     ARGUS_LONG_LOCK={{seconds}} cargo test -p argus-core --test busy -- --nocapture
+# A reader that does not end, until SQLite's write-ahead log is at its bound
+stuck-reader:
+    ARGUS_STUCK_READER=1 cargo test -p argus-core --test busy -- --nocapture
 # The journal's unsafe file under Miri
 miri:
     rustup component add miri --toolchain nightly

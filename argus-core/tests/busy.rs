@@ -56,3 +56,38 @@ fn a_lock_that_outlasts_the_wait_is_a_failing_store() {
     assert_eq!(records(&path).iter().filter(|r| r.event == "while_locked").count(), 1);
     assert_ok(&path);
 }
+
+/// A reader that does not end, and 300 MiB of records: SQLite's write-ahead log stops at its bound, the rest waits in the pending file. `ARGUS_STUCK_READER=1`; the
+/// normal tests have it small (`a_log_at_its_bound_is_not_added_to_until_the_reader_ends`).
+#[test]
+fn a_reader_that_does_not_end_bounds_the_log() {
+    if std::env::var_os("ARGUS_STUCK_READER").is_none() {
+        println!("SKIPPED: ARGUS_STUCK_READER is not set");
+        return;
+    }
+    let dir = Dir::new();
+    let path = dir.path("t.db");
+    let logger = common::open(&path);
+    let reader = sql(&path);
+    reader.execute_batch("BEGIN; SELECT count(*) FROM audit_events;").unwrap();
+    let text = "x".repeat(100 << 10);
+    for _ in 0..3_000 {
+        logger.log(AuditEvent::info("large").with("text", text.as_str())).unwrap();
+    }
+    let end = std::time::Instant::now() + 3 * WAIT;
+    while logger.health().queued > 0 {
+        assert!(std::time::Instant::now() < end, "{:?}", logger.health());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let health = logger.health();
+    let wal = std::fs::metadata(dir.path("t.db-wal")).unwrap().len();
+    println!("{} committed, {} pending, a log of {} MiB", health.committed, health.pending, wal >> 20);
+    assert!(health.pending > 0 && health.lost == 0 && health.degraded.is_some(), "{health:?}");
+    assert!(wal > 256 << 20 && wal < 264 << 20, "{wal}");
+    drop(reader);
+    logger.flush(3 * WAIT).unwrap();
+    assert!(std::fs::metadata(dir.path("t.db-wal")).unwrap().len() < 64 << 20);
+    close(&logger);
+    assert_eq!(records(&path).iter().filter(|r| r.event == "large").count(), 3_000);
+    assert_ok(&path);
+}

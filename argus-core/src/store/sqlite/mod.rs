@@ -318,6 +318,7 @@ impl SqliteStore {
             // After a failure: a connection that has seen one is not believed again.
             self.connect()?;
         }
+        self.bound_log()?;
         let err = self.err("cannot begin a transaction");
         self.conn()?.prepare_cached("BEGIN IMMEDIATE").and_then(|mut s| s.execute([])).map(drop).map_err(err)
     }

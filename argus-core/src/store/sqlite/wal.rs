@@ -1,9 +1,10 @@
-//! The write-ahead log's file. How much it holds: a reader's snapshot keeps it from being begun anew, and nobody but that reader can end it: so the log grows, commits
-//! go on, and it is said. And whether it still stands under its name: SQLite does not look, and writes on into a log that nobody finds again. Runs on the writer's
-//! thread.
+//! The write-ahead log's file. How much it holds: a reader's snapshot keeps it from being begun anew, and nobody but that reader can end it: so the log grows, which is
+//! said, and from a bound on no transaction begins. And whether it still stands under its name: SQLite does not look, and writes on into a log that nobody finds again.
+//! Runs on the writer's thread.
 
 use std::io::Read;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -16,6 +17,10 @@ use crate::store::place::{self, Seen};
 
 /// More than this is looked into. A burst alone stays below: each commit of a few MiB is followed by a checkpoint.
 const MOST: u64 = if cfg!(test) { 4 << 20 } else { 64 << 20 };
+/// In front of a log of this many bytes no transaction begins before it is copied and cut. (One more may be added by each process that did not see it so long yet.)
+const BOUND: u64 = if cfg!(test) { 16 << 20 } else { 256 << 20 };
+/// How long that waits for readers and other writers.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// The first bytes of a log, but for the last bit.
 const MAGIC: [u8; 4] = [0x37, 0x7f, 0x06, 0x82];
 
@@ -24,8 +29,10 @@ pub(super) struct Log {
     pub(super) path: PathBuf,
     /// The file that the connection writes to.
     id: Option<(u64, u64)>,
-    /// Its bytes after the last commit.
-    bytes: Option<u64>,
+    /// Its bytes, as a transaction last saw them.
+    bytes: u64,
+    /// They are those after a commit that was not spoken of yet.
+    fresh: bool,
     /// A log lost its name: the head of what stood there when it was left.
     left: Option<Vec<u8>>,
 }
@@ -33,14 +40,16 @@ pub(super) struct Log {
 impl SqliteStore {
     /// A connection was made: SQLite has opened the log, or made it.
     pub(super) fn log_opened(&mut self) {
-        self.log.id = place::seen(&self.log.path).ok().map(|f| f.id);
+        let here = place::seen(&self.log.path).ok();
+        self.log.id = here.map(|f| f.id);
+        self.log.bytes = here.map_or(0, |f| f.bytes);
         self.log.left = None;
     }
 
     /// Whether the log that is written to stands under its name; if not, what does.
     pub(super) fn look_at_log(&mut self) -> Result<(), Option<Seen>> {
         let here = place::seen(&self.log.path).ok();
-        self.log.bytes = here.map(|f| f.bytes);
+        (self.log.bytes, self.log.fresh) = (here.map_or(0, |f| f.bytes), true);
         if here.is_some() && here.map(|f| f.id) == self.log.id { Ok(()) } else { Err(here) }
     }
 
@@ -94,7 +103,7 @@ impl SqliteStore {
             let conn = Connection::open_with_flags(&self.path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
             conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             // Without it SQLite would wait.
-            conn.busy_timeout(std::time::Duration::ZERO)?;
+            conn.busy_timeout(Duration::ZERO)?;
             conn.query_row("PRAGMA locking_mode=EXCLUSIVE", [], |_| Ok(()))?;
             conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
         };
@@ -124,7 +133,10 @@ impl SqliteStore {
 
     pub(super) fn look_at_wal(&mut self) -> Backlog {
         // (After a commit it was just looked at.)
-        let bytes = self.log.bytes.take().or_else(|| place::seen(&self.log.path).ok().map(|f| f.bytes)).unwrap_or(0);
+        if !std::mem::take(&mut self.log.fresh) {
+            self.log.bytes = place::seen(&self.log.path).map_or(0, |f| f.bytes);
+        }
+        let bytes = self.log.bytes;
         let mut backlog = Backlog { bytes, stuck: None };
         let Some(conn) = self.conn.as_ref().filter(|_| bytes > MOST) else { return backlog };
         // Passive: waits for nobody. What it could copy is copied; the file gets shorter with the next commit.
@@ -132,12 +144,33 @@ impl SqliteStore {
         if let Ok((all, copied)) = frames
             && i64::saturating_sub(all, copied) > 0
         {
-            let reason = format!("a reader holds {bytes} bytes of the write-ahead log back, and it grows");
-            let error = TrailError::new(ErrorKind::Busy, reason).at(&self.path);
-            backlog.stuck =
-                Some(error.help("end the transaction, or the program, that reads the database for so long"));
+            backlog.stuck = Some(self.held_back());
         }
         backlog
+    }
+
+    /// Begins a log anew that has grown too long; while a reader keeps it from that, it is not added to. Before a transaction.
+    pub(super) fn bound_log(&mut self) -> Result<(), TrailError> {
+        let bytes = self.log.bytes;
+        let err = self.err("cannot copy the write-ahead log into the audit database");
+        let Some(conn) = self.conn.as_mut().filter(|_| bytes > BOUND) else { return Ok(()) };
+        // Waits for the readers in front of its end, and for those who stand there; a new one needs the log no more.
+        conn.busy_timeout(PATIENCE).map_err(&err)?;
+        let busy = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get::<_, bool>(0));
+        conn.busy_handler(Some(super::busy)).map_err(&err)?;
+        if busy.map_err(err)? {
+            return Err(self.held_back());
+        }
+        self.log.bytes = 0;
+        Ok(())
+    }
+
+    fn held_back(&self) -> TrailError {
+        let bytes = self.log.bytes;
+        let so = if bytes > BOUND { "nothing is added to it before he ends" } else { "it grows" };
+        TrailError::new(ErrorKind::Busy, format!("a reader holds {bytes} bytes of the write-ahead log back, and {so}"))
+            .at(&self.path)
+            .help("end the transaction, or the program, that reads the database for so long")
     }
 }
 
@@ -205,5 +238,91 @@ mod tests {
         let said = trail.query(crate::Filter::new().event("wal_high_water")).unwrap().count();
         assert_eq!(said, 1, "at most once in ten minutes");
         assert!(trail.verify().unwrap().is_ok());
+    }
+
+    /// A reader that does not end, and a log that has come to its bound.
+    fn at_the_bound(logger: &AuditLogger, path: &std::path::Path) -> rusqlite::Connection {
+        let reader = rusqlite::Connection::open(path).unwrap();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM audit_events;").unwrap();
+        let text = "x".repeat(200 << 10);
+        for _ in 0..200 {
+            logger.log(AuditEvent::info("large").with("text", text.as_str())).unwrap();
+            // (The trail, or the pending file.)
+            wait(logger, |h| h.queued < 10);
+        }
+        wait(logger, |h| h.pending > 0 && h.queued == 0);
+        reader
+    }
+
+    fn wait(logger: &AuditLogger, done: impl Fn(&crate::Health) -> bool) {
+        let began = Instant::now();
+        while !done(&logger.health()) {
+            assert!(began.elapsed() < WAIT, "{:?}", logger.health());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn wal(path: &std::path::Path) -> u64 {
+        std::fs::metadata(path.with_extension("db-wal")).unwrap().len()
+    }
+
+    /// What is in the trail: all of `at_the_bound`, and so many small ones.
+    fn assert_all(path: &std::path::Path, small: usize) {
+        let trail = AuditReader::open(path).unwrap();
+        let count = |event| trail.query(crate::Filter::new().event(event)).unwrap().count();
+        assert_eq!((count("large"), count("small")), (200, small));
+        let report = trail.verify().unwrap();
+        assert!(report.is_ok() && report.pending == 0, "{report}");
+    }
+
+    /// One transaction more than the bound may be in it: its entries, and the indexes of them.
+    const LONGEST: u64 = super::BOUND + 2 * crate::writer::BATCH as u64;
+
+    #[test]
+    fn a_log_at_its_bound_is_not_added_to_until_the_reader_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.db");
+        let (tell, told) = mpsc::channel();
+        let config = AuditConfig::new(&path).on_error(move |e| {
+            if let AuditError::Store(e) = e {
+                drop(tell.send(e.to_string()));
+            }
+        });
+        let logger = AuditLogger::open(config).unwrap();
+        let reader = at_the_bound(&logger, &path);
+        let health = logger.health();
+        assert!(health.degraded.as_ref().unwrap().contains("nothing is added"), "{health:?}");
+        assert!(health.pending > 0 && health.lost == 0 && health.rejected == 0, "{health:?}");
+        assert!((super::BOUND..LONGEST).contains(&wal(&path)), "{}", wal(&path));
+        assert!(told.try_iter().any(|e| e.contains("nothing is added")));
+        logger.log_durable(AuditEvent::info("small")).unwrap();
+
+        reader.execute_batch("ROLLBACK").unwrap();
+        wait(&logger, |h| h.is_ok() && h.pending == 0);
+        assert!(wal(&path) < super::BOUND, "{}", wal(&path));
+        assert_eq!(logger.close(WAIT).error, None);
+        assert_all(&path, 1);
+    }
+
+    #[test]
+    fn who_opens_and_closes_a_trail_whose_log_is_at_its_bound_leaves_it_to_the_pending_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.db");
+        let logger = AuditLogger::open(AuditConfig::new(&path)).unwrap();
+        let reader = at_the_bound(&logger, &path);
+        let other = AuditLogger::open(AuditConfig::new(&path)).unwrap();
+        for _ in 0..10 {
+            other.log_durable(AuditEvent::info("small")).unwrap();
+        }
+        for logger in [logger, other] {
+            assert!(logger.health().pending > 0);
+            assert!(logger.close(Duration::from_millis(500)).left > 0);
+        }
+        assert!(wal(&path) < LONGEST, "{}", wal(&path));
+
+        drop(reader);
+        let logger = AuditLogger::open(AuditConfig::new(&path)).unwrap();
+        assert_eq!(logger.close(WAIT).error, None);
+        assert_all(&path, 10);
     }
 }
