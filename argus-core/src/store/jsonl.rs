@@ -185,9 +185,11 @@ fn read_tail(
         std::mem::swap(&mut line, &mut last);
     }
     if !last.is_empty() {
-        let l = parse_later(&last, path, offset - last.len() as u64)?;
+        let at = offset - last.len() as u64;
+        let l = parse_later(&last, path, at)?;
         tail.seq = l.fields().seq;
-        tail.prev = Checksum::parse_exact(l.checksum());
+        let sum = Checksum::parse_exact(l.checksum());
+        tail.prev = Some(sum.ok_or_else(|| damaged(path, at, "the last record's checksum is no checksum"))?);
         tail.created_at = Some(l.fields().created_at.to_owned());
     }
     Ok((tail, offset))

@@ -3,11 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 
-use argus_core::{ErrorKind, Faults, StoreFault};
+use argus_core::{Clock, ErrorKind, Faults, ManualClock, StoreFault};
 
 use crate::cases::{Case, Failure};
 use crate::disk::Disk;
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Something that can be made to fail, and mended.
 pub(crate) struct Broken<'a> {
@@ -16,12 +20,29 @@ pub(crate) struct Broken<'a> {
     pub(crate) faults: Faults,
     pub(crate) disk: Option<Disk>,
     pub(crate) other: Option<rusqlite::Connection>,
+    pub(crate) clock: Arc<ManualClock>,
 }
 
 /// In another process: whoever closes SQLite's file drops all locks that this process has on it.
 fn shell(script: &str, path: &Path) {
     let done = Command::new("sh").args(["-c", script, "sh"]).arg(path).status().unwrap();
     assert!(done.success(), "{script}");
+}
+
+/// Writes over some of the bytes of a trail that nobody has open, at a place that each opening reads.
+const DAMAGE: &str = r#"cp "$1" "$1.whole"
+case "$1" in
+*.db) at=100 ;;
+*) at=$(($(wc -c <"$1") - 40)) ;;
+esac
+printf 'not what stood here' | dd of="$1" bs=1 seek="$at" conv=notrunc status=none"#;
+
+/// Puts the bytes back that were cut off or written over, if they were. What was appended since stays.
+pub(crate) fn put_back(path: &Path) {
+    shell(
+        "[ ! -e \"$1.whole\" ] || { dd if=\"$1.whole\" of=\"$1\" conv=notrunc status=none && rm \"$1.whole\"; }",
+        path,
+    );
 }
 
 /// Where the trail is while another thing stands in its place.
@@ -58,6 +79,11 @@ impl Broken<'_> {
             }
             Failure::Deleted => fs::remove_file(self.path).unwrap(),
             Failure::Cut => shell("cp \"$1\" \"$1.whole\" && truncate -s 10 \"$1\"", self.path),
+            Failure::Damaged => shell(DAMAGE, self.path),
+            Failure::ClockBack => {
+                self.clock.set(self.clock.now() - DAY);
+                self.faults.store(StoreFault::Begin, ErrorKind::Io, u32::MAX);
+            }
             Failure::Locked | Failure::StuckReader => {
                 let c = rusqlite::Connection::open(self.path).unwrap();
                 if self.case.failure == Failure::Locked {
@@ -79,7 +105,7 @@ impl Broken<'_> {
             Failure::FullSpillDisk { .. } => {}
             Failure::ReadOnlyDisk => self.disk.as_ref().unwrap().remount("rw"),
             Failure::MovedAway | Failure::Replaced => fs::rename(away(self.path), self.path).unwrap(),
-            Failure::Cut => shell("dd if=\"$1.whole\" of=\"$1\" conv=notrunc status=none", self.path),
+            Failure::Cut | Failure::Damaged => put_back(self.path),
             _ => self.other = None,
         }
     }

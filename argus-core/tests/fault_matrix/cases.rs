@@ -25,6 +25,10 @@ pub(crate) enum Failure {
     Deleted,
     /// Cut while it is written.
     Cut,
+    /// Damaged before it is opened: another's bytes in its first page, or in its last line.
+    Damaged,
+    /// The clock steps back by a day, and no transaction begins.
+    ClockBack,
     /// Another program holds the database (SQLite). The writer waits ten seconds.
     Locked,
     /// A reader holds an old snapshot (SQLite): nothing fails.
@@ -67,6 +71,8 @@ const FAILURES: &[Failure] = &[
     F::Replaced,
     F::Deleted,
     F::Cut,
+    F::Damaged,
+    F::ClockBack,
     F::Locked,
     F::StuckReader,
 ];
@@ -75,11 +81,8 @@ const STEPS: [&str; 5] = ["spill_synced", "merge_begin", "merge_transact", "merg
 /// The other kinds of error that a store may give there. In the whole matrix only, and not with a kill, which knows nothing of kinds.
 fn other_kinds() -> Vec<Failure> {
     let kinds = [K::Busy, K::Io, K::DiskFull, K::ReadOnly, K::Damaged];
-    let fits = |fault, kind| match fault {
-        // Opening a read-only trail is a mistake that the opening tells.
-        S::Open => kind != K::ReadOnly,
-        _ => kind != K::Damaged,
-    };
+    // Opening a read-only trail is a mistake that the opening tells.
+    let fits = |fault, kind| fault != S::Open || kind != K::ReadOnly;
     let faults = [S::Begin, S::Insert, S::Commit, S::AfterCommit, S::Open];
     let all =
         faults.into_iter().flat_map(|f| kinds.into_iter().filter(move |k| fits(f, *k)).map(move |k| F::Told(f, k)));
@@ -99,6 +102,11 @@ impl Case {
     /// Neither the store nor the pending file takes anything.
     pub(crate) fn nowhere(&self) -> bool {
         matches!(self.failure, F::BothFull | F::FullSpillDisk { .. })
+    }
+
+    /// It fails already when the logger is opened, which therefore has no journal.
+    pub(crate) fn at_open(&self) -> bool {
+        matches!(self.failure, F::Told(S::Open, _) | F::Damaged)
     }
 
     /// And the queue is filled up; the other cases show what happens while it has room.
@@ -128,7 +136,6 @@ impl Case {
 
     fn makes_sense(&self) -> bool {
         match self.failure {
-            F::Cut => self.then == Then::Heals,
             // (Ten seconds each.)
             F::Locked => self.ending == "db" && self.journal && self.overflow == "block" && !self.killed(),
             F::StuckReader => self.ending == "db" && !self.killed(),

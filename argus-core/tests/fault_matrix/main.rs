@@ -18,13 +18,13 @@ mod oracle;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
 
 use argus_core::{
     AuditConfig, AuditError, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, Carrier, ErrorKind, Faults, LossReason,
-    QueueKind, StoreFault,
+    ManualClock, QueueKind, StoreFault,
 };
 use broken::{Broken, another, away};
 use cases::{Case, Failure, Then};
@@ -58,13 +58,20 @@ fn run(case: Case, dir: &Path, mut returned: impl FnMut(u64)) -> bool {
     if case.failure == Failure::Replaced {
         close(&open(&another(&path)));
     }
-    let mut broken = Broken { case, path: &path, faults: Faults::new(), disk, other: None };
+    if case.failure == Failure::Damaged {
+        close(&open(&path));
+    }
+    let clock = Arc::new(ManualClock::new(SystemTime::now()));
+    let mut broken = Broken { case, path: &path, faults: Faults::new(), disk, other: None, clock: clock.clone() };
     let mut config = AuditConfig::new(&path).service("matrix", "1").faults(&broken.faults).journal(case.journal);
+    if case.failure == Failure::ClockBack {
+        config = config.clock(clock);
+    }
     config = config.overflow(case.overflow()).queue_bytes(1 << 20);
     if case.real() {
         config = config.spill_dir(dir.join("spill"));
     }
-    let at_open = matches!(case.failure, Failure::Told(StoreFault::Open, _));
+    let at_open = case.at_open();
     if case.failure == Failure::ReadOnlyDisk {
         // Nothing may be open for writing at the moment of the remount, so the trail is made, and opened again read-only.
         close(&open(&path));
@@ -183,6 +190,7 @@ fn run_killed(case: Case, step: &str, dir: &Path) -> Vec<u64> {
     if away(&path).exists() {
         fs::rename(away(&path), &path).unwrap();
     }
+    broken::put_back(&path);
     close(&open(&path));
     text.lines().filter_map(|l| l.strip_prefix("returned ")?.parse::<u64>().ok()).collect()
 }
@@ -247,7 +255,8 @@ fn whatever_fails_what_was_accepted_is_there_once_and_in_order() {
     // A child that is just being started holds the locks of this process a moment longer: nobody starts one beside a case that opens its trail again here.
     let starts = |c: &Case| c.real() || c.killed();
     let (starting, others): (Vec<_>, Vec<_>) = cases.iter().copied().partition(starts);
-    let (cut, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|c| c.failure == Failure::Cut);
+    let (cut, others): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|c| matches!(c.failure, Failure::Cut | Failure::Damaged));
     let mut failed = check_all(&starting, 4);
     failed.extend(check_all(&cut, 1));
     failed.extend(check_all(&others, 8));

@@ -42,7 +42,7 @@ pub(crate) fn look(case: Case, dir: &Path, returned: &[u64]) {
     let said =
         |reason: &str| all.iter().any(|r| r.event == "audit_gap" && r.context_value("reason").unwrap() == reason);
     // A trail that could not be opened has no journal.
-    let memory = !case.journal || matches!(case.failure, Failure::Told(argus_core::StoreFault::Open, _));
+    let memory = !case.journal || case.at_open();
     match case.then {
         Then::Killed(step) => {
             // What the last call accepted was perhaps not printed any more. What a killed memory queue held is gone, from the end; and somebody says so. But what was synced to the

@@ -325,4 +325,37 @@ mod tests {
         assert_eq!(logger.close(WAIT).error, None);
         assert_all(&path, 10);
     }
+
+    #[test]
+    fn readers_that_overlap_and_end_keep_nothing_waiting_at_the_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.db");
+        let logger = AuditLogger::open(AuditConfig::new(&path)).unwrap();
+        let begin = || {
+            let c = rusqlite::Connection::open(&path).unwrap();
+            c.execute_batch("BEGIN; SELECT count(*) FROM audit_events;").unwrap();
+            c
+        };
+        std::thread::scope(|s| {
+            let (stop, stopped) = mpsc::channel::<()>();
+            s.spawn(move || {
+                let mut old = begin();
+                while stopped.recv_timeout(Duration::from_millis(10)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    // The new one begins before the old one ends.
+                    drop(std::mem::replace(&mut old, begin()));
+                }
+            });
+            let text = "x".repeat(200 << 10);
+            let mut longest = 0;
+            for _ in 0..200 {
+                logger.log_durable(AuditEvent::info("large").with("text", text.as_str())).unwrap();
+                assert_eq!(logger.health().pending, 0, "{:?}", logger.health());
+                longest = wal(&path).max(longest);
+            }
+            drop(stop);
+            assert!((super::BOUND..LONGEST).contains(&longest), "{longest}");
+        });
+        assert_eq!(logger.close(WAIT).error, None);
+        assert_all(&path, 0);
+    }
 }
