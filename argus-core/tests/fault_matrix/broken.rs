@@ -37,6 +37,10 @@ case "$1" in
 esac
 printf 'not what stood here' | dd of="$1" bs=1 seek="$at" conv=notrunc status=none"#;
 
+/// Writes over all pages of a database but the first.
+const DAMAGE_PAGES: &str = r#"cp "$1" "$1.whole"
+tr '\0' x </dev/zero | head -c $(($(wc -c <"$1") - 4096)) | dd of="$1" bs=4096 seek=1 conv=notrunc status=none"#;
+
 /// Puts the bytes back that were cut off or written over, if they were. What was appended since stays.
 pub(crate) fn put_back(path: &Path) {
     shell(
@@ -80,6 +84,14 @@ impl Broken<'_> {
             Failure::Deleted => fs::remove_file(self.path).unwrap(),
             Failure::Cut => shell("cp \"$1\" \"$1.whole\" && truncate -s 10 \"$1\"", self.path),
             Failure::Damaged => shell(DAMAGE, self.path),
+            Failure::DamagedPages => {
+                // All pages are in the file, and what the writer has of them in memory is too old.
+                let c = rusqlite::Connection::open(self.path).unwrap();
+                let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+                assert!(!c.query_row(checkpoint, [], |r| r.get::<_, bool>(0)).unwrap());
+                c.execute_batch("INSERT INTO audit_events (event, component) VALUES ('foreign', 'sql')").unwrap();
+                shell(DAMAGE_PAGES, self.path);
+            }
             Failure::ClockBack => {
                 self.clock.set(self.clock.now() - DAY);
                 self.faults.store(StoreFault::Begin, ErrorKind::Io, u32::MAX);
@@ -105,7 +117,7 @@ impl Broken<'_> {
             Failure::FullSpillDisk { .. } => {}
             Failure::ReadOnlyDisk => self.disk.as_ref().unwrap().remount("rw"),
             Failure::MovedAway | Failure::Replaced => fs::rename(away(self.path), self.path).unwrap(),
-            Failure::Cut | Failure::Damaged => put_back(self.path),
+            Failure::Cut | Failure::Damaged | Failure::DamagedPages => put_back(self.path),
             _ => self.other = None,
         }
     }

@@ -27,6 +27,8 @@ pub(crate) enum Failure {
     Cut,
     /// Damaged before it is opened: another's bytes in its first page, or in its last line.
     Damaged,
+    /// The pages of a database are damaged while it is written (SQLite). (Nobody reads the lines of a JSONL trail that is open.)
+    DamagedPages,
     /// The clock steps back by a day, and no transaction begins.
     ClockBack,
     /// Another program holds the database (SQLite). The writer waits ten seconds.
@@ -72,6 +74,7 @@ const FAILURES: &[Failure] = &[
     F::Deleted,
     F::Cut,
     F::Damaged,
+    F::DamagedPages,
     F::ClockBack,
     F::Locked,
     F::StuckReader,
@@ -138,6 +141,7 @@ impl Case {
         match self.failure {
             // (Ten seconds each.)
             F::Locked => self.ending == "db" && self.journal && self.overflow == "block" && !self.killed(),
+            F::DamagedPages => self.ending == "db",
             F::StuckReader => self.ending == "db" && !self.killed(),
             // It never heals, and so no merge commits anything.
             F::Deleted => !matches!(self.then, Then::Heals | Then::Killed("merge_committed" | "merge_end")),

@@ -255,8 +255,8 @@ fn whatever_fails_what_was_accepted_is_there_once_and_in_order() {
     // A child that is just being started holds the locks of this process a moment longer: nobody starts one beside a case that opens its trail again here.
     let starts = |c: &Case| c.real() || c.killed();
     let (starting, others): (Vec<_>, Vec<_>) = cases.iter().copied().partition(starts);
-    let (cut, others): (Vec<_>, Vec<_>) =
-        others.into_iter().partition(|c| matches!(c.failure, Failure::Cut | Failure::Damaged));
+    let by_a_shell = |c: &Case| matches!(c.failure, Failure::Cut | Failure::Damaged | Failure::DamagedPages);
+    let (cut, others): (Vec<_>, Vec<_>) = others.into_iter().partition(by_a_shell);
     let mut failed = check_all(&starting, 4);
     failed.extend(check_all(&cut, 1));
     failed.extend(check_all(&others, 8));
