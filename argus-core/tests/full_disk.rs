@@ -1,4 +1,4 @@
-//! A trail on a disk that is full to the last byte when it is opened: a writer's lock has no text there.
+//! A trail on a disk that is full to the last byte when it is opened: a writer's lock has no text there. And on one that reserves no space.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -10,7 +10,7 @@ mod spilling;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use argus_core::{AuditConfig, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, ErrorKind, TrailFiles};
+use argus_core::{AuditConfig, AuditEvent, AuditLogger, AuditSink, AuditSinkExt, ErrorKind, QueueKind, TrailFiles};
 use common::{Dir, WAIT, assert_ok, close, open, part};
 use disk::{Disk, with_mounts};
 use spilling::{close_now, log, numbers, until};
@@ -37,6 +37,32 @@ fn on_a_full_disk(name: &str, test: impl Fn(&Path, &Disk, AuditConfig)) {
             disk.fill();
             test(&path, &disk, AuditConfig::new(&path).service("tests", "1").journal(journal));
         }
+    }
+}
+
+#[test]
+fn where_no_space_can_be_reserved_the_queue_is_memory_and_that_is_told() {
+    let name = "where_no_space_can_be_reserved_the_queue_is_memory_and_that_is_told";
+    if part().is_none() {
+        if !with_mounts(name, "mounts") {
+            println!("SKIPPED: mounting is not allowed here");
+        }
+        return;
+    }
+    let dir = Dir::new();
+    let Some(_disk) = Disk::of("ramfs", &dir.path("disk"), "mode=0700") else { return println!("SKIPPED: no ramfs") };
+    for path in ["disk/trail.db", "disk/trail.jsonl"].map(|p| dir.path(p)) {
+        let logger = open(&path);
+        assert_eq!(logger.health().queue, QueueKind::Memory);
+        log(&logger, 0..20);
+        assert_eq!(files(path.parent().unwrap(), ".journal"), Vec::<PathBuf>::new());
+        close(&logger);
+        assert_eq!(numbers(&path), (0..20).collect::<Vec<_>>());
+        let opened = common::records(&path).into_iter().find(|r| r.event == "audit_open").unwrap();
+        assert_eq!(opened.context_value("queue").unwrap(), "memory");
+        let why = opened.context_value("queue_reason").unwrap().to_string();
+        assert!(why.contains("0x858458f6"), "{why}");
+        assert_ok(&path);
     }
 }
 

@@ -10,9 +10,12 @@ pub struct Disk(PathBuf);
 
 impl Disk {
     pub fn mount(at: &Path, mib: u32) -> Option<Self> {
+        Self::of("tmpfs", at, &format!("size={mib}m,mode=0700"))
+    }
+
+    pub fn of(kind: &str, at: &Path, options: &str) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
-        let options = format!("size={mib}m,mode=0700");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).output();
+        let mounted = Command::new("mount").args(["-t", kind, "-o", options, kind]).arg(at).output();
         mounted.is_ok_and(|o| o.status.success()).then(|| Disk(at.into()))
     }
 
