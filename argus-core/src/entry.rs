@@ -355,6 +355,9 @@ impl<'a> Queued<'a> {
     pub(crate) fn writer_seq(&self) -> u64 {
         self.0.writer_seq()
     }
+    pub(crate) fn record_id(&self) -> RecordId {
+        self.0.record_id()
+    }
     pub(crate) fn len(&self) -> usize {
         self.0.bytes.len()
     }

@@ -20,12 +20,13 @@ pub(crate) fn step(_: &str) {}
 
 #[cfg(any(test, feature = "test-util"))]
 mod switch {
+    use std::collections::BTreeSet;
     use std::sync::{Arc, Condvar, Mutex, MutexGuard};
     use std::time::Duration;
 
     use crate::canonical::Fields;
     use crate::error::{ErrorKind, TrailError};
-    use crate::id::{Checksum, WriterId};
+    use crate::id::{Checksum, RecordId, WriterId};
     use crate::store::{Backlog, Closed, Ends, Finding, ForeignRow, Head, Insert, Store};
 
     /// Where a store fails.
@@ -280,6 +281,9 @@ mod switch {
         }
         fn find(&mut self, first: u64, last: u64) -> Result<Vec<(u64, u64, Checksum)>, TrailError> {
             self.inner.find(first, last)
+        }
+        fn take_known(&mut self, ids: &mut BTreeSet<RecordId>) -> Result<(), TrailError> {
+            self.inner.take_known(ids)
         }
         fn backlog(&mut self) -> Backlog {
             self.inner.backlog()

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::core::Core;
 use crate::entry::Entry;
 use crate::error::{ErrorKind, TrailError};
-use crate::id::WriterId;
+use crate::id::{RecordId, WriterId};
 use crate::level::Level;
 use crate::queue::files::{self, Beside, Owner};
 use crate::sink::LossReason;
@@ -167,15 +167,22 @@ fn one(
     let standing = store.standing(writer)?;
     let over = matches!(standing, Some(Closed::Yes | Closed::Recovered));
     // Looked for only now: while the writer lived it could add files, from here on nobody does.
-    let found = &beside.of(writer, owner.as_ref(), over).map_err(|e| {
-        let dir = owner.as_ref().map(|o| Path::new(&o.spill_dir)).filter(|d| d.is_absolute());
-        TrailError::new(ErrorKind::Io, "cannot look for what a writer that is gone left; it is not recovered yet")
-            .at(dir.unwrap_or(&beside.trail))
-            .help("let this program read the folder, and open the trail again; where it is gone for good, make an empty one")
-            .because(e)
-    })?;
+    let folder = |owner: Option<&Owner>| owner.map(|o| PathBuf::from(&o.spill_dir)).filter(|d| d.is_absolute());
     let spilled = owner.as_ref().is_some_and(|o| o.last_in(store.log_id()).is_some());
-    let mut left = Left::read(found, beside, store.log_id(), (writer, spilled))?;
+    let read = |store: &dyn Store, owner: Option<&Owner>| {
+        let found = beside.of(writer, owner, over).map_err(|e| {
+            TrailError::new(ErrorKind::Io, "cannot look for what a writer that is gone left; it is not recovered yet")
+                .at(folder(owner).unwrap_or(beside.trail.clone()))
+                .help("let this program read the folder, and open the trail again; where it is gone for good, make an empty one")
+                .because(e)
+        })?;
+        Left::read(&found, beside, store.log_id(), (writer, spilled))
+    };
+    let mut left = read(store, owner.as_ref())?;
+    // Where its lock does not say it, the journal tells where its pending file is.
+    if folder(owner.as_ref()).is_none() && folder(left.owner.as_ref()).is_some() {
+        left = read(store, left.owner.take().as_ref())?;
+    }
     if lock.is_none() && left.lives && standing != Some(Closed::Yes) {
         let what = "the lock file of a writer is gone, and its process lives; what it has is left to it";
         let help = "end that process, and open the trail again; nobody but Argus should remove files beside a trail";
@@ -197,12 +204,12 @@ fn one(
     }
     // (One without any record that left no files never accepted one either, for its `audit_open` comes first.)
     let mut told = false;
-    if standing.is_some() || spilled || left.own.paths().next().is_some() {
+    if standing.is_some() || spilled || !left.emptied.is_empty() || left.own.paths().next().is_some() {
         let owner = owner.or(left.owner.take()).unwrap_or_default();
         // The first segment is there before the first record.
         let lost = owner.may_have_lost().or((owner.has_journal() && !left.has_journal).then_some(LOST));
         let dead = Dead { writer, known: standing.is_some(), owner, lost, end_unknown };
-        told = commit(store, core, me, &dead, &mut left.own, &mut torn)?;
+        told = commit(store, core, me, &dead, &mut left.own, &left.emptied, &mut torn)?;
     }
     if !told && !over && !torn.is_empty() {
         tell_torn(store, core, me, &torn)?;
@@ -322,6 +329,7 @@ fn commit(
     me: &Identity,
     dead: &Dead,
     files: &mut Files,
+    emptied: &[(PathBuf, Vec<RecordId>)],
     torn: &mut Vec<PathBuf>,
 ) -> Result<bool, TrailError> {
     let Dead { writer, known, owner, lost, end_unknown } = dead;
@@ -336,12 +344,22 @@ fn commit(
         let mut group = Group::begin(store, core, me)?;
         let mut last = group.chain.head.writer_last;
         if group.chain.head.closed != Closed::No {
-            // Somebody was faster, or was killed before the files were gone. (With its `audit_close`, a writer has all in.)
+            // Somebody was faster, or was killed before the files were gone; or they have come back.
             let recovered = group.chain.head.closed == Closed::Recovered;
             group.store.rollback();
             if recovered {
                 sources.skip(last)?;
                 torn.extend(sources.torn(last, whole));
+            } else {
+                // With its `audit_close`, a writer has all in.
+                sources.skip(u64::MAX)?;
+            }
+            let mut unknown = sources.unknown(store)?;
+            unknown.extend(not_in(store, emptied)?);
+            unknown.retain(|u| !torn.contains(u));
+            if !unknown.is_empty() {
+                tell_torn(store, core, me, &unknown)?;
+                torn.append(&mut unknown);
             }
             return Ok(true);
         }
@@ -381,8 +399,15 @@ fn commit(
             continue;
         }
         torn.extend(sources.torn(last, whole));
+        for unknown in sources.unknown(group.store)? {
+            if !torn.contains(&unknown) {
+                torn.push(unknown);
+            }
+        }
+        let unknown = not_in(group.store, emptied)?;
         // Where nothing could be lost by the death itself, a line without an end was cut off later, and nobody knows what a damaged segment held.
-        let mut gone = *end_unknown || sources.cut(last) || sources.breaks_off(last);
+        let mut gone = *end_unknown || sources.cut(last) || sources.breaks_off(last) || !unknown.is_empty();
+        torn.extend(unknown);
         if let Some(end) = owner.last_in(group.chain.head.log_id) {
             if end > last {
                 let gap = [("first", (last + 1).into()), ("last", end.into()), ("reason", LOST.into()), ("writer", id)];
@@ -410,6 +435,17 @@ fn commit(
         group.commit(last, Closed::Recovered)?;
         return Ok(true);
     }
+}
+
+/// Which of the segments that should hold nothing hold something that the log does not have.
+fn not_in(store: &mut dyn Store, emptied: &[(PathBuf, Vec<RecordId>)]) -> Result<Vec<PathBuf>, TrailError> {
+    let mut paths = Vec::new();
+    for (path, ids) in emptied {
+        let mut ids = ids.iter().copied().collect();
+        store.take_known(&mut ids)?;
+        paths.extend((!ids.is_empty()).then(|| path.clone()));
+    }
+    Ok(paths)
 }
 
 /// The first of torn files by the name that it will have, with its folder, and the names of the others.

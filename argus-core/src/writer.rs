@@ -9,6 +9,7 @@ mod seal;
 mod stats;
 mod tell;
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -566,7 +567,7 @@ impl Writer {
             self.log_record(&mut head, &mut log_writer, &created_at, "audit_gap", Level::Security, &context)?;
             writer_last = last;
         }
-        let mut seen_first = None;
+        let (mut seen_first, mut there) = (None, BTreeSet::new());
         let Self { store, canonical, sealed, identity, writer, names, .. } = self;
         store.insert_all(&mut |insert| {
             for entry in chunks.iter().flat_map(|c| entries(c)) {
@@ -576,10 +577,21 @@ impl Writer {
                     let about = (&*identity, writer.as_str(), stack.as_deref().or(entry.named_stack()));
                     seal_entry(insert, canonical, sealed, &mut head, &entry, &created_at, about)?;
                     writer_last = entry.writer_seq();
+                } else {
+                    there.insert(entry.record_id());
                 }
             }
             Ok(())
         })?;
+        if !there.is_empty() {
+            // By the log's count. That alone lets nothing go.
+            self.store.take_known(&mut there)?;
+        }
+        if let Some(id) = there.first() {
+            let what = format!("the log counts records of this logger that are not in it, as {id}");
+            return Err(TrailError::new(ErrorKind::Damaged, what)
+                .help("run `argus verify`; what is queued is kept, and written when the log's count is mended"));
+        }
         if let Some(context) = also.recovered {
             self.log_record(&mut head, &mut log_writer, &created_at, "audit_recovered", Level::Security, context)?;
         }

@@ -461,13 +461,6 @@ fn a_new_log_says_of_files_of_another_only_that_they_are_there() {
     }
 }
 
-/// As `reopen`, without a look at what readers showed before.
-fn reopen_only(path: &Path) -> Vec<String> {
-    let (tell, told) = mpsc::channel();
-    close(&AuditLogger::open(AuditConfig::new(path).on_error(move |e| drop(tell.send(e.to_string())))).unwrap());
-    told.try_iter().collect()
-}
-
 #[test]
 fn nothing_is_written_behind_what_another_program_wrote_to_a_jsonl_trail() {
     let dir = Dir::new();

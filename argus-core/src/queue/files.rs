@@ -91,7 +91,8 @@ impl Beside {
     pub(crate) fn scan(&self) -> std::io::Result<BTreeMap<WriterId, Found>> {
         let mut all = scan(&self.trail)?;
         if let Some(dir) = &self.spill_dir {
-            scan_pending(dir, &self.trail, &mut all);
+            // One that cannot be read, or is not made yet, has none: nobody who asks could do anything about it.
+            let _ = scan_pending(dir, &self.trail, &mut all);
         }
         Ok(all)
     }
@@ -101,8 +102,8 @@ impl Beside {
     pub(crate) fn of(&self, writer: WriterId, owner: Option<&Owner>, over: bool) -> std::io::Result<Found> {
         let mut all = self.scan()?;
         if let Some((owner, dir)) = owner.map(|o| (o, Path::new(&o.spill_dir))).filter(|d| d.1.is_absolute()) {
-            match std::fs::read_dir(dir) {
-                Ok(_) => scan_pending(dir, &self.trail, &mut all),
+            match scan_pending(dir, &self.trail, &mut all) {
+                Ok(()) => {}
                 // It is made for the first file only.
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound && (over || owner.last.is_none()) => {}
                 // It may have its file there.
@@ -277,12 +278,13 @@ pub(crate) fn scan(trail: &Path) -> std::io::Result<BTreeMap<WriterId, Found>> {
 /// What stands before the writer in a pending file's name.
 const PENDING: &[u8] = b"pending.";
 
-/// Adds the pending files of a trail in another folder. One that cannot be read has none: nobody who asks could do anything about it.
-pub(crate) fn scan_pending(dir: &Path, trail: &Path, all: &mut BTreeMap<WriterId, Found>) {
+/// Adds the pending files of a trail in another folder.
+pub(crate) fn scan_pending(dir: &Path, trail: &Path, all: &mut BTreeMap<WriterId, Found>) -> std::io::Result<()> {
     let mut prefix = trail.file_name().unwrap_or_default().as_bytes().to_vec();
     prefix.push(b'.');
     prefix.extend_from_slice(PENDING);
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
         let name = entry.file_name();
         if let Some((writer, "jsonl")) = name.as_bytes().strip_prefix(&prefix[..]).and_then(split_name) {
             let pending = &mut all.entry(writer).or_default().pending;
@@ -294,6 +296,7 @@ pub(crate) fn scan_pending(dir: &Path, trail: &Path, all: &mut BTreeMap<WriterId
             }
         }
     }
+    Ok(())
 }
 
 /// Whether two files stand in one folder, whatever their paths call it.
@@ -317,7 +320,7 @@ pub(crate) fn scan_all(trail: &Path) -> std::io::Result<BTreeMap<WriterId, Found
     let dirs: std::collections::BTreeSet<String> =
         locks.iter().filter_map(|l| owner_in(l)).map(|o| o.spill_dir).filter(|d| Path::new(d).is_absolute()).collect();
     for dir in dirs {
-        scan_pending(Path::new(&dir), trail, &mut all);
+        let _ = scan_pending(Path::new(&dir), trail, &mut all);
     }
     Ok(all)
 }

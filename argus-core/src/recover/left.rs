@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
+use crate::entry::{Next, next_checked};
 use crate::error::{ErrorKind, TrailError};
-use crate::id::WriterId;
+use crate::id::{RecordId, WriterId};
 use crate::queue::files::{self, Beside, Found, Header, Owner};
 use crate::spill::file::Lines;
 use crate::store::place;
@@ -50,6 +51,8 @@ pub(super) struct Left {
     pub(super) orphans: BTreeMap<WriterId, Files>,
     /// Files that hold nothing.
     pub(super) empty: Vec<PathBuf>,
+    /// Of these, the segments in which entries still stand, which should all be in.
+    pub(super) emptied: Vec<(PathBuf, Vec<RecordId>)>,
     /// Files that do not begin as they should.
     pub(super) damaged: Vec<PathBuf>,
     pub(super) owner: Option<Owner>,
@@ -68,7 +71,15 @@ impl Left {
     ) -> Result<Self, TrailError> {
         let mut left = Self { has_journal: !found.segments.is_empty(), ..Self::default() };
         for path in &found.segments {
-            let Some((header, bytes)) = left.usable(path, segment(path, beside))? else { continue };
+            let read = segment(path, beside).map(|(header, bytes)| match header {
+                Some(header) => Some((header, bytes)),
+                None => {
+                    let ids: Vec<RecordId> = entries_in(bytes.get(files::HEADER..).unwrap_or_default()).collect();
+                    left.emptied.extend((!ids.is_empty()).then(|| (path.clone(), ids)));
+                    None
+                }
+            });
+            let Some((header, bytes)) = left.usable(path, read)? else { continue };
             if header.writer != writer {
                 left.damaged.push(path.clone());
                 continue;
@@ -136,7 +147,16 @@ impl Left {
     }
 }
 
-fn segment(path: &Path, beside: &Beside) -> Result<Option<(Header, Vec<u8>)>, TrailError> {
+/// The ids of the whole entries at the front of bytes.
+fn entries_in(mut bytes: &[u8]) -> impl Iterator<Item = RecordId> {
+    std::iter::from_fn(move || {
+        let Next::Entry(entry, rest) = next_checked(bytes) else { return None };
+        bytes = rest;
+        Some(entry.record_id())
+    })
+}
+
+fn segment(path: &Path, beside: &Beside) -> Result<(Option<Header>, Vec<u8>), TrailError> {
     place::check_beside(path, None, &beside.trail, beside.access)?;
     let fail = |e| TrailError::io("cannot read a journal", path, e);
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -146,11 +166,10 @@ fn segment(path: &Path, beside: &Beside) -> Result<Option<(Header, Vec<u8>)>, Tr
     let mut bytes = Vec::new();
     file.take(LARGEST).read_to_end(&mut bytes).map_err(fail)?;
     match files::read_header(&bytes, path)? {
-        Some(header) => Ok(Some((header, bytes))),
         None if files::lacks_header(&bytes) => {
             Err(TrailError::new(ErrorKind::Damaged, "the journal lacks its header").at(path))
         }
-        None => Ok(None),
+        header => Ok((header, bytes)),
     }
 }
 

@@ -1,15 +1,17 @@
 //! The entries that a dead writer left, in order, each number from whichever file has it; and what of its files does not check. Reads only.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::left::{Files, Segment};
-use crate::entry::{Next, Queued, has_beyond, next_checked};
+use crate::entry::{Entry, Next, Queued, has_beyond, next_checked};
 use crate::error::TrailError;
-use crate::id::WriterId;
+use crate::id::{RecordId, WriterId};
 use crate::members;
 use crate::queue::files::HEADER;
 use crate::spill::records::{Numbered, Records};
+use crate::store::Store;
 
 /// All entries of the segments, as long as they check and follow each other.
 struct Journal<'a> {
@@ -34,14 +36,14 @@ impl Journal<'_> {
                 Next::Entry(e, rest) if self.follows(e) => {
                     self.fresh = false;
                     self.rest = rest;
-                    self.next = e.writer_seq() + 1;
+                    self.next = e.writer_seq().saturating_add(1);
                     let mut opened = Vec::with_capacity(e.len() + 64);
                     members::open_into(e, &mut opened);
                     return Some((e.writer_seq(), opened));
                 }
                 Next::End => {
                     // (Once for each: the last one has no next.)
-                    if has_beyond(std::mem::take(&mut self.rest), self.next.max(last + 1)) {
+                    if has_beyond(std::mem::take(&mut self.rest), self.next.max(last.saturating_add(1))) {
                         self.holed.extend(self.begun.checked_sub(1));
                     }
                     self.rest = self.segments.get(self.begun)?.bytes.get(HEADER..).unwrap_or_default();
@@ -83,11 +85,20 @@ impl Pending<'_> {
     }
 }
 
+/// A file of those.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Segment(usize),
+    Pending(usize),
+}
+
 /// Everything that a dead writer left.
 pub(super) struct Sources<'a> {
     journal: Journal<'a>,
     in_journal: Option<Numbered>,
     pending: Vec<(Pending<'a>, Option<Numbered>)>,
+    /// What was left behind as being in already.
+    behind: Vec<(RecordId, Place)>,
 }
 
 impl<'a> Sources<'a> {
@@ -101,6 +112,7 @@ impl<'a> Sources<'a> {
             journal: Journal { segments, begun: 0, rest: &[], next: 0, fresh: false, torn: false, holed: Vec::new() },
             in_journal: None,
             pending: pending.collect(),
+            behind: Vec::new(),
         }
     }
 
@@ -118,14 +130,20 @@ impl<'a> Sources<'a> {
 
     /// Leaves what is in already behind.
     pub(super) fn skip(&mut self, last: u64) -> Result<(), TrailError> {
+        let Self { behind, .. } = self;
+        let mut leave = |entry: Option<&Numbered>, place| {
+            behind.extend(entry.and_then(|e| Entry::of(&e.1)).map(|e| (e.record_id(), place)));
+        };
         while self.in_journal.as_ref().is_none_or(|e| e.0 <= last) {
+            leave(self.in_journal.as_ref(), Place::Segment(self.journal.begun.saturating_sub(1)));
             self.in_journal = self.journal.next(last);
             if self.in_journal.is_none() {
                 break;
             }
         }
-        for (entries, next) in &mut self.pending {
+        for (at, (entries, next)) in self.pending.iter_mut().enumerate() {
             while next.as_ref().is_none_or(|e| e.0 <= last) {
+                leave(next.as_ref(), Place::Pending(at));
                 *next = entries.records.next()?;
                 if next.is_none() {
                     entries.ended.get_or_insert(last);
@@ -134,6 +152,22 @@ impl<'a> Sources<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Files with entries that were left behind as being in already, and that the log does not have.
+    pub(super) fn unknown(&self, store: &mut dyn Store) -> Result<Vec<PathBuf>, TrailError> {
+        let mut ids: BTreeSet<RecordId> = self.behind.iter().map(|b| b.0).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        store.take_known(&mut ids)?;
+        let mut places: Vec<Place> = self.behind.iter().filter(|b| ids.contains(&b.0)).map(|b| b.1).collect();
+        places.dedup();
+        let path = |place| match place {
+            Place::Segment(at) => self.journal.segments.get(at).map(|s| s.path.as_path()),
+            Place::Pending(at) => self.pending.get(at).map(|(p, _)| p.records.lines().path()),
+        };
+        Ok(places.into_iter().filter_map(path).map(Path::to_owned).collect())
     }
 
     /// Whether the last line of a pending file is cut, although it was written to its end.

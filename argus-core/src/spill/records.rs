@@ -2,6 +2,7 @@
 
 use super::file::{Lines, damaged};
 use super::line::{Buffers, parse};
+use crate::entry::Entry;
 use crate::error::{ErrorKind, TrailError};
 use crate::id::WriterId;
 
@@ -17,12 +18,21 @@ pub(crate) struct Records<'a> {
     damage: Option<TrailError>,
     /// The number of the last line that was a record.
     last: u64,
+    /// What its id has beside its number.
+    base: u64,
     ahead: Option<Numbered>,
+}
+
+/// The random bits of a writer's ids (`Core::mint`), to which each adds its number.
+fn base((number, entry): &Numbered) -> u64 {
+    let id = Entry::of(entry).map_or([0; 16], |e| e.record_id().to_bytes());
+    let low = id.last_chunk().map_or(0, |b| u64::from_be_bytes(*b));
+    low.wrapping_sub(*number) & 0x3fff_ffff_ffff_ffff
 }
 
 impl<'a> Records<'a> {
     pub(crate) fn of(lines: &'a mut Lines, writer: WriterId) -> Self {
-        Self { lines, writer, buffers: Buffers::default(), damage: None, last: 0, ahead: None }
+        Self { lines, writer, buffers: Buffers::default(), damage: None, last: 0, base: 0, ahead: None }
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<Numbered>, TrailError> {
@@ -33,10 +43,14 @@ impl<'a> Records<'a> {
             let mut wrong = e.0 <= self.last;
             if !wrong && e.0 != self.last + 1 {
                 self.ahead = self.read()?;
-                wrong = self.ahead.as_ref().is_some_and(|ahead| ahead.0 <= e.0);
+                wrong = match &self.ahead {
+                    Some(ahead) => ahead.0 <= e.0,
+                    // None that could tell: but a number is in the record's id, too.
+                    None => self.last > 0 && base(&e) != self.base,
+                };
             }
             if !wrong {
-                self.last = e.0;
+                (self.last, self.base) = (e.0, base(&e));
                 return Ok(Some(e));
             }
             self.note(damaged("its numbers do not rise", self.lines.path()));

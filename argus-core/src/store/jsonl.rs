@@ -1,7 +1,7 @@
 //! The JSONL store: one process, one file, one write and one sync per group. After a failed write or sync the file is cut to the last acknowledged offset and the
 //! same bytes are written again, so nothing is ever believed that was not synced. Format: `docs/record-format.md`, section 6.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -13,7 +13,7 @@ use super::place::{self, Access};
 use super::{Closed, Ends, Finding, Head, Store};
 use crate::canonical::{Fields, write_line};
 use crate::error::{ErrorKind, TrailError};
-use crate::id::{Checksum, WriterId};
+use crate::id::{Checksum, RecordId, WriterId};
 use crate::level::Level;
 use crate::line::Line;
 use crate::value::Value;
@@ -171,15 +171,14 @@ fn read_tail(
                 return Err(not_ours(path, "it does not begin with an audit_segment record"));
             }
             log_text = first.fields().writer.to_owned();
-            tail.log_id = Some(WriterId::parse_exact(&log_text).ok_or_else(|| {
-                TrailError::new(ErrorKind::Damaged, "the first record names no log")
-                    .at(path)
-                    .help("keep a copy of the file, and run `argus verify` on it")
-            })?);
+            let context: serde_json::Value = serde_json::from_str(first.fields().context).unwrap_or_default();
+            let again = context.get("log_id").and_then(|id| id.as_str()) == Some(&log_text);
+            let id = WriterId::parse_exact(&log_text).filter(|_| again);
+            tail.log_id = Some(id.ok_or_else(|| damaged(path, 0, "the first record names no log, or two"))?);
         }
         // Most lines are only asked whose they are.
         match writer_of(&line).filter(|(w, _)| *w != log_text && !ends_a_writer(&line)) {
-            Some((writer, number)) => note(writers, writer, number, Closed::No),
+            Some((writer, number)) => has(writers, writer, number, Closed::No),
             None => note_parsed(writers, &mut tail, &parse_later(&line, path, offset - n as u64)?, &log_text),
         }
         std::mem::swap(&mut line, &mut last);
@@ -193,6 +192,14 @@ fn read_tail(
         tail.created_at = Some(l.fields().created_at.to_owned());
     }
     Ok((tail, offset))
+}
+
+/// A record of a writer: its numbers rise, so the last one counts, and one that is damaged only until the next.
+fn has(writers: &mut HashMap<WriterId, (u64, Closed)>, writer: &str, number: u64, closed: Closed) {
+    note(writers, writer, number, closed);
+    if let Some(known) = WriterId::parse_exact(writer).and_then(|id| writers.get_mut(&id)) {
+        known.0 = number;
+    }
 }
 
 fn note(writers: &mut HashMap<WriterId, (u64, Closed)>, writer: &str, number: u64, closed: Closed) {
@@ -210,7 +217,7 @@ fn note_parsed(writers: &mut HashMap<WriterId, (u64, Closed)>, tail: &mut Tail, 
     let own = f.component == crate::accept::OWN_COMPONENT;
     if f.writer != log {
         let closed = if own && f.event == "audit_close" { Closed::Yes } else { Closed::No };
-        note(writers, f.writer, f.writer_seq, closed);
+        has(writers, f.writer, f.writer_seq, closed);
         return;
     }
     tail.log_writer_last = f.writer_seq;
@@ -252,6 +259,14 @@ fn writer_of(line: &[u8]) -> Option<(&str, u64)> {
     let rest = rest.strip_prefix(b"\",\"writer_seq\":")?;
     let digits = rest.iter().position(|b| !b.is_ascii_digit())?;
     Some((std::str::from_utf8(writer).ok()?, std::str::from_utf8(rest.get(..digits)?).ok()?.parse().ok()?))
+}
+
+/// The id of the record, which stands in front of `writer_of`.
+fn id_of(line: &[u8]) -> Option<&str> {
+    const NAME: &[u8] = b",\"record_id\":\"";
+    let from = line.len().saturating_sub(460);
+    let at = from + line.get(from..)?.windows(NAME.len()).rposition(|w| w == NAME)? + NAME.len();
+    std::str::from_utf8(line.get(at..at + 36)?).ok()
 }
 
 /// Whether a line may be an `audit_close`. Its beginning is of fixed width.
@@ -421,6 +436,32 @@ impl Store for JsonlStore {
     fn find(&mut self, first: u64, last: u64) -> Result<Vec<(u64, u64, Checksum)>, TrailError> {
         // A failed group is always written again, so nothing of it is ever in already.
         Ok(self.recent.iter().filter(|r| (first..=last).contains(&r.0)).copied().collect())
+    }
+
+    fn take_known(&mut self, ids: &mut BTreeSet<RecordId>) -> Result<(), TrailError> {
+        // (Asked seldom: after a death, of what the files beside the trail have in common with it.)
+        let mut all: HashMap<String, RecordId> = ids.iter().map(|id| (id.to_string(), *id)).collect();
+        let mut look = |line: &[u8]| {
+            if id_of(line).is_some_and(|id| !all.contains_key(id)) {
+                return;
+            }
+            let line = std::str::from_utf8(line).unwrap_or_default();
+            if let Ok(line) = Line::parse(line.trim_end_matches('\n'))
+                && let Some(id) = all.remove(line.fields().record_id)
+            {
+                ids.remove(&id);
+            }
+        };
+        self.group.split_inclusive(|b| *b == b'\n').for_each(&mut look);
+        let err = |e| TrailError::io("cannot read the JSONL trail", &self.path, e);
+        let mut reader = BufReader::with_capacity(1 << 20, &self.file);
+        reader.seek(SeekFrom::Start(0)).map_err(err)?;
+        let (mut reader, mut line) = (reader.take(self.acknowledged), Vec::new());
+        while reader.read_until(b'\n', &mut line).map_err(err)? > 0 {
+            look(&line);
+            line.clear();
+        }
+        Ok(())
     }
 
     fn close(&mut self) -> Result<(), TrailError> {

@@ -1,9 +1,11 @@
 //! A store that could not be opened yet: each transaction tries again. Until it can, the writer's records go to the pending file.
 
+use std::collections::BTreeSet;
+
 use super::{Backlog, Closed, Ends, Finding, ForeignRow, Head, Insert, Store};
 use crate::canonical::Fields;
 use crate::error::{ErrorKind, TrailError};
-use crate::id::{Checksum, WriterId};
+use crate::id::{Checksum, RecordId, WriterId};
 
 /// Opens the store.
 pub(crate) type Open = dyn FnMut() -> Result<Box<dyn Store>, TrailError> + Send;
@@ -94,6 +96,9 @@ impl Store for LateStore {
     }
     fn find(&mut self, first: u64, last: u64) -> Result<Vec<(u64, u64, Checksum)>, TrailError> {
         self.store()?.find(first, last)
+    }
+    fn take_known(&mut self, ids: &mut BTreeSet<RecordId>) -> Result<(), TrailError> {
+        self.store()?.take_known(ids)
     }
     fn backlog(&mut self) -> Backlog {
         self.store.as_mut().map_or(Backlog::default(), |s| s.backlog())

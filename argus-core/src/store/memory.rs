@@ -1,11 +1,12 @@
 //! A store in memory, for tests; it can be told to fail. Runs on the writer thread, is read from any.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Ends, Head, Store};
 use crate::canonical::{Fields, write_line};
 use crate::error::{ErrorKind, TrailError};
-use crate::id::{Checksum, WriterId};
+use crate::id::{Checksum, RecordId, WriterId};
 
 #[derive(Debug)]
 struct Inner {
@@ -119,6 +120,12 @@ impl Store for MemoryStore {
 
     fn find(&mut self, first: u64, last: u64) -> Result<Vec<(u64, u64, Checksum)>, TrailError> {
         Ok(self.trail.lock().lines.iter().filter(|l| (first..=last).contains(&l.0)).map(|l| (l.0, l.1, l.2)).collect())
+    }
+
+    fn take_known(&mut self, ids: &mut BTreeSet<RecordId>) -> Result<(), TrailError> {
+        let trail = self.trail.lock();
+        ids.retain(|id| !trail.lines.iter().chain(&self.open).any(|l| l.3.contains(&id.to_string())));
+        Ok(())
     }
 
     fn close(&mut self) -> Result<(), TrailError> {

@@ -9,9 +9,11 @@ pub(crate) mod place;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 
+use std::collections::BTreeSet;
+
 use crate::canonical::Fields;
 use crate::error::TrailError;
-use crate::id::{Checksum, WriterId};
+use crate::id::{Checksum, RecordId, WriterId};
 
 /// The end of the log, as it stands inside a transaction.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,12 +43,8 @@ pub(crate) enum Closed {
 
 #[cfg(feature = "sqlite")]
 impl Closed {
-    pub(crate) fn from_number(n: i64) -> Self {
-        match n {
-            0 => Closed::No,
-            2 => Closed::Recovered,
-            _ => Closed::Yes,
-        }
+    pub(crate) fn from_number(n: i64) -> Option<Self> {
+        [Closed::No, Closed::Yes, Closed::Recovered].into_iter().find(|c| *c as i64 == n)
     }
 }
 
@@ -149,6 +147,8 @@ pub(crate) trait Store: Send {
     fn rollback(&mut self);
     /// Positions and checksums of this writer's records `first..=last`, for receipts after an unknown outcome.
     fn find(&mut self, first: u64, last: u64) -> Result<Vec<(u64, u64, Checksum)>, TrailError>;
+    /// Takes those out of `ids` that are ids of records in the log, and of what the open transaction appended.
+    fn take_known(&mut self, ids: &mut BTreeSet<RecordId>) -> Result<(), TrailError>;
     /// What it holds beside its file. Between transactions.
     fn backlog(&mut self) -> Backlog {
         Backlog::default()

@@ -6,6 +6,7 @@ pub(crate) mod schema;
 mod wal;
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use super::place::{self, Access};
 use super::{Backlog, Closed, Ends, ForeignRow, Head, Insert, Store};
 use crate::canonical::Fields;
 use crate::error::{ErrorKind, TrailError};
-use crate::id::{Checksum, WriterId};
+use crate::id::{Checksum, RecordId, WriterId};
 
 /// SQLite before this loses committed transactions in a race of checkpoints (the WAL-reset bug).
 const OLDEST_SQLITE: i32 = 3_051_003;
@@ -295,6 +296,14 @@ impl SqliteStore {
         name.into()
     }
 
+    fn closed(&self, n: i64) -> Result<Closed, TrailError> {
+        Closed::from_number(n).ok_or_else(|| {
+            TrailError::new(ErrorKind::Damaged, format!("`closed` of a writer is {n}, which says nothing"))
+                .at(&self.path)
+                .help("run `argus verify`; what that writer left stays as it is")
+        })
+    }
+
     fn conn(&self) -> Result<&Connection, TrailError> {
         self.conn.as_ref().ok_or_else(|| TrailError::new(ErrorKind::Io, "the audit database is closed").at(&self.path))
     }
@@ -352,7 +361,7 @@ impl Store for SqliteStore {
             .query_row("SELECT closed FROM writers WHERE writer = ?1", [writer.to_string()], |r| r.get(0))
             .optional()
             .map_err(err)?;
-        Ok(row.map(Closed::from_number))
+        row.map(|n| self.closed(n)).transpose()
     }
 
     fn begin(&mut self) -> Result<Head, TrailError> {
@@ -424,7 +433,7 @@ impl Store for SqliteStore {
             prev,
             created_at: head.map(|h| h.2),
             writer_last,
-            closed: Closed::from_number(closed),
+            closed: self.closed(closed)?,
             log_writer_last,
         })
     }
@@ -555,6 +564,23 @@ impl Store for SqliteStore {
             .collect();
         found.reverse();
         Ok(found)
+    }
+
+    fn take_known(&mut self, ids: &mut BTreeSet<RecordId>) -> Result<(), TrailError> {
+        let err = self.err("cannot look for committed records");
+        let mut look = |conn: &Connection| -> rusqlite::Result<()> {
+            let mut s = conn.prepare_cached("SELECT 1 FROM audit_events WHERE record_id = ?1")?;
+            let mut result = Ok(());
+            ids.retain(|id| {
+                result.is_err()
+                    || !s.exists([id.to_string()]).unwrap_or_else(|e| {
+                        result = Err(e);
+                        false
+                    })
+            });
+            result
+        };
+        look(self.conn()?).map_err(err)
     }
 
     fn backlog(&mut self) -> Backlog {

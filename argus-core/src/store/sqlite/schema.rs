@@ -148,9 +148,17 @@ pub(crate) fn create_or_check(conn: &Connection, path: &Path) -> Result<WriterId
     log_id(conn, path)
 }
 
-pub(crate) fn log_id(conn: &Connection, path: &Path) -> Result<WriterId, TrailError> {
-    let text: String = conn
-        .query_row("SELECT log_id FROM log_info", [], |r| r.get(0))
-        .map_err(|e| error("cannot read log_info", path, e))?;
-    WriterId::parse_exact(&text).ok_or_else(|| TrailError::new(ErrorKind::Damaged, "log_info has no log id").at(path))
+/// The log's id, which stands in two places.
+fn log_id(conn: &Connection, path: &Path) -> Result<WriterId, TrailError> {
+    let ids = "SELECT log_id, (SELECT writer FROM writers WHERE id = 0) FROM log_info";
+    let (text, again): (String, Option<String>) =
+        conn.query_row(ids, [], |r| Ok((r.get(0)?, r.get(1)?))).map_err(|e| error("cannot read log_info", path, e))?;
+    let id = WriterId::parse_exact(&text).filter(|_| again.as_ref() == Some(&text));
+    id.ok_or_else(|| {
+        TrailError::new(ErrorKind::Damaged, "the log's id in log_info is none, or not the one in writers")
+            .at(path)
+            .help(
+                "keep a copy of the file and its -wal, and run `argus verify` on it; nothing is written to it as it is",
+            )
+    })
 }

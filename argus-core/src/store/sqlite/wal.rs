@@ -151,8 +151,15 @@ impl SqliteStore {
 
     /// Begins a log anew that has grown too long; while a reader keeps it from that, it is not added to. Before a transaction.
     pub(super) fn bound_log(&mut self) -> Result<(), TrailError> {
-        let bytes = self.log.bytes;
+        if self.conn.is_none() || self.log.bytes <= BOUND {
+            return Ok(());
+        }
+        // Nothing is copied from a log that has lost its name before it is known what stands there.
+        if let Err(here) = self.look_at_log() {
+            return Err(self.leave_log(here).1);
+        }
         let err = self.err("cannot copy the write-ahead log into the audit database");
+        let bytes = self.log.bytes;
         let Some(conn) = self.conn.as_mut().filter(|_| bytes > BOUND) else { return Ok(()) };
         // Waits for the readers in front of its end, and for those who stand there; a new one needs the log no more.
         conn.busy_timeout(PATIENCE).map_err(&err)?;
@@ -324,6 +331,20 @@ mod tests {
         let logger = AuditLogger::open(AuditConfig::new(&path)).unwrap();
         assert_eq!(logger.close(WAIT).error, None);
         assert_all(&path, 10);
+    }
+
+    #[test]
+    fn a_log_at_its_bound_that_is_removed_is_noticed_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.db");
+        let logger = AuditLogger::open(AuditConfig::new(&path)).unwrap();
+        let reader = at_the_bound(&logger, &path);
+        std::fs::remove_file(path.with_extension("db-wal")).unwrap();
+        wait(&logger, |h| h.degraded.as_ref().is_some_and(|d| d.contains("was deleted, moved or replaced")));
+        drop(reader);
+        wait(&logger, |h| h.is_ok() && h.pending == 0);
+        assert_eq!(logger.close(WAIT).error, None);
+        assert_all(&path, 0);
     }
 
     #[test]
