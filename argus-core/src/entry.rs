@@ -230,21 +230,30 @@ pub(crate) fn next_checked(bytes: &[u8]) -> Next<'_> {
 
 /// Whether whole entries with numbers from `first` on stand in bytes that follow no entry. What one append that was not finished left is none; any is a sign that what stood before
 /// it is gone.
-pub(crate) fn has_beyond(mut bytes: &[u8], first: u64) -> bool {
+pub(crate) fn has_beyond(bytes: &[u8], first: u64) -> bool {
+    whole(bytes).any(|e| e.writer_seq() >= first)
+}
+
+/// All whole entries, wherever they stand.
+pub(crate) fn whole(mut bytes: &[u8]) -> impl Iterator<Item = Queued<'_>> {
     // No entry is so long: what only looks like one costs little.
     const LONGEST: u32 = 2 * MAX_RECORD as u32;
-    while !bytes.is_empty() {
-        let next = match u32::from_le_bytes(get(bytes, LEN)) {
-            1..LONGEST => next_checked(bytes),
-            _ => Next::End,
-        };
-        bytes = match next {
-            Next::Entry(e, _) if e.writer_seq() >= first => return true,
-            Next::Entry(_, rest) => rest,
-            Next::End | Next::Torn => bytes.get(8..).unwrap_or_default(),
-        };
-    }
-    false
+    std::iter::from_fn(move || {
+        while !bytes.is_empty() {
+            let next = match u32::from_le_bytes(get(bytes, LEN)) {
+                1..LONGEST => next_checked(bytes),
+                _ => Next::End,
+            };
+            match next {
+                Next::Entry(e, rest) => {
+                    bytes = rest;
+                    return Some(e);
+                }
+                Next::End | Next::Torn => bytes = bytes.get(8..).unwrap_or_default(),
+            }
+        }
+        None
+    })
 }
 
 impl<'a> Entry<'a> {

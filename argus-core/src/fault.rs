@@ -238,8 +238,8 @@ mod switch {
         fn untold_gaps(&mut self) -> Vec<(WriterId, u64, String)> {
             self.inner.untold_gaps()
         }
-        fn replaced(&mut self) -> Result<Vec<String>, TrailError> {
-            self.inner.replaced()
+        fn aside(&mut self) -> Result<Vec<String>, TrailError> {
+            self.inner.aside()
         }
         fn foreign(&mut self, limit: usize) -> Result<Vec<ForeignRow>, TrailError> {
             self.inner.foreign(limit)

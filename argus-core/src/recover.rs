@@ -288,7 +288,7 @@ fn tell_replaced(
     let ours = store.log_id();
     store.act_as(ours, "");
     let mut group = Group::begin(store, core, me)?;
-    let told = group.store.replaced()?.iter().any(|context| {
+    let told = group.store.aside()?.iter().any(|context| {
         let context: serde_json::Value = serde_json::from_str(context).unwrap_or_default();
         // A row of another program may call itself so.
         let is = |key: &str, text: &str| context.get(key).and_then(|v| v.as_str()) == Some(text);
@@ -354,13 +354,11 @@ fn commit(
                 // With its `audit_close`, a writer has all in.
                 sources.skip(u64::MAX)?;
             }
-            let mut unknown = sources.unknown(store)?;
-            unknown.extend(not_in(store, emptied)?);
-            unknown.retain(|u| !torn.contains(u));
-            if !unknown.is_empty() {
-                tell_torn(store, core, me, &unknown)?;
-                torn.append(&mut unknown);
-            }
+            let unknown = [sources.unknown(store)?, not_in(store, emptied)?].concat();
+            torn.extend(unknown);
+            torn.sort();
+            torn.dedup();
+            tell_torn(store, core, me, torn)?;
             return Ok(true);
         }
         let (mut more, mut bytes) = (false, 0);
@@ -459,12 +457,33 @@ fn torn_members((first, others): &(Option<String>, Vec<String>)) -> impl Iterato
     first.into_iter().chain((!others.is_empty()).then(|| ("more_torn", Value::from(others))))
 }
 
-/// Says that files were put aside of a writer of which the log has nothing, and so cannot say where it ends.
+/// Says that files are put aside of a writer of which the log has nothing, and so cannot say where it ends, or that was over before. Once of each, as `tell_replaced`.
 fn tell_torn(store: &mut dyn Store, core: &Core, me: &Identity, torn: &[PathBuf]) -> Result<(), TrailError> {
+    // (Whoever was faster has renamed them.)
+    let mut torn: Vec<PathBuf> = torn.iter().filter(|t| std::fs::symlink_metadata(t).is_ok()).cloned().collect();
+    if torn.is_empty() {
+        return Ok(());
+    }
     let ours = store.log_id();
     store.act_as(ours, "");
     let mut group = Group::begin(store, core, me)?;
-    let names = torn_names(torn);
+    let told: Vec<serde_json::Value> =
+        group.store.aside()?.iter().filter_map(|context| serde_json::from_str(context).ok()).collect();
+    torn.retain(|t| {
+        let path = files::free_aside(t, TORN);
+        let (path, name) = (path.to_str(), path.file_name().and_then(|n| n.to_str()));
+        // A row of another program may call itself so.
+        let names = |c: &serde_json::Value| {
+            let more = c.get("more_torn").and_then(|m| m.as_array()).into_iter().flatten();
+            c.get("journal_torn").is_some_and(|t| t.as_str() == path) || more.into_iter().any(|m| m.as_str() == name)
+        };
+        !told.iter().any(|c| c.get("argus.foreign").is_none() && names(c))
+    });
+    if torn.is_empty() {
+        group.store.rollback();
+        return Ok(());
+    }
+    let names = torn_names(&torn);
     let members: Vec<_> = [("cause", Value::from("torn_file"))].into_iter().chain(torn_members(&names)).collect();
     group.say("audit_recovered", &members)?;
     let last = group.chain.log_writer.last;

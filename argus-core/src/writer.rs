@@ -21,7 +21,7 @@ use crate::entry::entries;
 use crate::error::{AuditError, ErrorKind, TrailError};
 use crate::event::AuditEvent;
 use crate::health::Gap;
-use crate::id::Checksum;
+use crate::id::{Checksum, RecordId};
 use crate::level::Level;
 use crate::queue::files::WriterLock;
 use crate::queue::{Chunk, QueueKind, room_for_own};
@@ -567,7 +567,7 @@ impl Writer {
             self.log_record(&mut head, &mut log_writer, &created_at, "audit_gap", Level::Security, &context)?;
             writer_last = last;
         }
-        let (mut seen_first, mut there) = (None, BTreeSet::new());
+        let (mut seen_first, mut there) = (None, Vec::new());
         let Self { store, canonical, sealed, identity, writer, names, .. } = self;
         store.insert_all(&mut |insert| {
             for entry in chunks.iter().flat_map(|c| entries(c)) {
@@ -578,20 +578,12 @@ impl Writer {
                     seal_entry(insert, canonical, sealed, &mut head, &entry, &created_at, about)?;
                     writer_last = entry.writer_seq();
                 } else {
-                    there.insert(entry.record_id());
+                    there.push((entry.writer_seq(), entry.record_id()));
                 }
             }
             Ok(())
         })?;
-        if !there.is_empty() {
-            // By the log's count. That alone lets nothing go.
-            self.store.take_known(&mut there)?;
-        }
-        if let Some(id) = there.first() {
-            let what = format!("the log counts records of this logger that are not in it, as {id}");
-            return Err(TrailError::new(ErrorKind::Damaged, what)
-                .help("run `argus verify`; what is queued is kept, and written when the log's count is mended"));
-        }
+        self.are_there(&there, done)?;
         if let Some(context) = also.recovered {
             self.log_record(&mut head, &mut log_writer, &created_at, "audit_recovered", Level::Security, context)?;
         }
@@ -605,6 +597,26 @@ impl Writer {
         }
         self.core.lock().ledger.health.adopted += rows.len() as u64;
         Ok(())
+    }
+
+    /// Whether what is in already by the log's count is. That alone lets nothing go.
+    fn are_there(&mut self, there: &[(u64, RecordId)], done: u64) -> Result<(), TrailError> {
+        if there.is_empty() {
+            return Ok(());
+        }
+        let mut ids: BTreeSet<RecordId> = there.iter().map(|t| t.1).collect();
+        self.store.take_known(&mut ids)?;
+        let Some(first) = there.iter().find(|t| ids.contains(&t.1)).map(|t| t.0) else { return Ok(()) };
+        // Under another id: then it is the pending file that was changed since.
+        let found: BTreeSet<u64> = self.store.find(first, done)?.into_iter().map(|f| f.0).collect();
+        match there.iter().find(|t| ids.contains(&t.1) && !found.contains(&t.0)) {
+            None => Ok(()),
+            Some((number, id)) => Err(TrailError::new(
+                ErrorKind::Damaged,
+                format!("the log counts records of this logger that are not in it, as number {number}, {id}"),
+            )
+            .help("run `argus verify`; what is queued is kept, and written when the log's count is mended")),
+        }
     }
 
     /// A record of the log writer with nothing but a context.

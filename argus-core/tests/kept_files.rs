@@ -40,30 +40,48 @@ fn change(file: &Path, from: &str, to: &str) {
 
 #[test]
 fn a_pending_file_that_comes_back_after_its_loss_was_told_is_kept() {
+    const NAME: &str = "a_pending_file_that_comes_back_after_its_loss_was_told_is_kept";
+    if let Some(path) = common::part() {
+        let path = Path::new(&path);
+        drop(AuditLogger::open(AuditConfig::new(path).spill_dir(path.with_extension("spill"))));
+        return;
+    }
     let dir = Dir::new();
-    for path in dir.both() {
+    // By a close, which leaves the last number in the lock; and as by a kill, without.
+    for (path, closed) in [("a.db", true), ("a.jsonl", true), ("b.db", false), ("b.jsonl", false)] {
+        let path = dir.path(path);
         let disk = path.with_extension("spill");
-        let file = leave_pending(AuditConfig::new(&path).spill_dir(&disk), 50, false);
+        let file = leave_pending(AuditConfig::new(&path).spill_dir(&disk).journal(false), 50, false);
         // (Of a machine that was started again, so that its process does not live.)
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
         change(&file, boot.trim(), "00000000-0000-4000-8000-000000000000");
+        if !closed {
+            amend_lock(&path, |owner| {
+                owner.retain(|key, _| key != "last" && key != "log_id");
+                owner.insert("queue".into(), "memory".into());
+            });
+        }
         let bytes = fs::read(&file).unwrap();
         // As where a disk is not mounted: its folder is there, and empty.
         let away = path.with_extension("away");
         fs::rename(&disk, &away).unwrap();
         fs::create_dir(&disk).unwrap();
         fs::set_permissions(&disk, fs::metadata(&away).unwrap().permissions()).unwrap();
-        beside(&path, ".journal").iter().for_each(|j| fs::remove_file(j).unwrap());
         let config = || AuditConfig::new(&path).spill_dir(&disk);
         reopen_with(config());
         assert_eq!(numbers(&path), Vec::<u64>::new());
         assert!(!said(&path, "audit_gap").is_empty(), "the loss is told");
         fs::remove_dir(&disk).unwrap();
         fs::rename(&away, &disk).unwrap();
+        // Killed between the record and the new name.
+        let killed = common::child(NAME, path.to_str().unwrap()).env("ARGUS_ABORT_AT", "recovered").output().unwrap();
+        assert!(!killed.status.success() && file.exists());
         assert_kept(&path, &reopen_with(config()), &torn(&file));
         assert_eq!(fs::read(torn(&file)).unwrap(), bytes);
         assert_verifies(&path);
-        assert_eq!(reopen_with(config()), Vec::<String>::new(), "told once");
+        reopen_with(config());
+        let named = said(&path, "audit_recovered").iter().filter(|r| r.context_value("journal_torn").is_some()).count();
+        assert_eq!(named, 1, "told once");
     }
 }
 
@@ -117,6 +135,31 @@ fn an_old_line_with_a_number_too_high_takes_nothing_with_it() {
     reopen_with(AuditConfig::new(&path));
     change(&path, &line.replace(":9,", ":90,"), &line);
     assert_eq!(numbers(&path), (0..40).collect::<Vec<_>>());
+    assert_verifies(&path);
+}
+
+#[test]
+fn a_last_line_with_a_number_too_low_is_damage_and_nothing_is_in_twice() {
+    let dir = Dir::new();
+    let path = dir.path("t.jsonl");
+    let faults = Faults::new();
+    let logger = AuditLogger::open(AuditConfig::new(&path).faults(&faults)).unwrap();
+    log(&logger, 0..90, "");
+    logger.flush(WAIT).unwrap();
+    let last = records(&path).last().unwrap().writer_seq;
+    faults.store(StoreFault::Begin, ErrorKind::Io, u32::MAX);
+    log(&logger, 90..100, "");
+    abandon(&logger);
+    let line = format!("\"writer_seq\":{last},");
+    change(&path, &line, "\"writer_seq\":31,");
+    let logger = AuditLogger::open(AuditConfig::new(&path)).unwrap();
+    let degraded = logger.health().degraded.unwrap();
+    assert!(degraded.contains("does not match its checksum"), "{degraded}");
+    change(&path, "\"writer_seq\":31,", &line);
+    logger.flush(WAIT).unwrap();
+    close(&logger);
+    reopen_only(&path);
+    assert_eq!(numbers(&path), (0..100).collect::<Vec<_>>());
     assert_verifies(&path);
 }
 

@@ -100,7 +100,12 @@ impl Beside {
     /// What lies here of one writer, which by its own account may have had another folder for its pending file.
     /// `over`: the log has all of it.
     pub(crate) fn of(&self, writer: WriterId, owner: Option<&Owner>, over: bool) -> std::io::Result<Found> {
-        let mut all = self.scan()?;
+        let mut all = scan(&self.trail)?;
+        match self.spill_dir.as_ref().map_or(Ok(()), |dir| scan_pending(dir, &self.trail, &mut all)) {
+            // Nobody says where its file is: it may be there.
+            Err(e) if owner.is_none() && e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
         if let Some((owner, dir)) = owner.map(|o| (o, Path::new(&o.spill_dir))).filter(|d| d.1.is_absolute()) {
             match scan_pending(dir, &self.trail, &mut all) {
                 Ok(()) => {}

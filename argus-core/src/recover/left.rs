@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use crate::entry::{Next, next_checked};
+use crate::entry::whole;
 use crate::error::{ErrorKind, TrailError};
 use crate::id::{RecordId, WriterId};
 use crate::queue::files::{self, Beside, Found, Header, Owner};
@@ -74,7 +74,8 @@ impl Left {
             let read = segment(path, beside).map(|(header, bytes)| match header {
                 Some(header) => Some((header, bytes)),
                 None => {
-                    let ids: Vec<RecordId> = entries_in(bytes.get(files::HEADER..).unwrap_or_default()).collect();
+                    let ids: Vec<RecordId> =
+                        whole(bytes.get(files::HEADER..).unwrap_or_default()).map(|e| e.record_id()).collect();
                     left.emptied.extend((!ids.is_empty()).then(|| (path.clone(), ids)));
                     None
                 }
@@ -145,15 +146,6 @@ impl Left {
         }
         Ok(None)
     }
-}
-
-/// The ids of the whole entries at the front of bytes.
-fn entries_in(mut bytes: &[u8]) -> impl Iterator<Item = RecordId> {
-    std::iter::from_fn(move || {
-        let Next::Entry(entry, rest) = next_checked(bytes) else { return None };
-        bytes = rest;
-        Some(entry.record_id())
-    })
 }
 
 fn segment(path: &Path, beside: &Beside) -> Result<(Option<Header>, Vec<u8>), TrailError> {

@@ -29,8 +29,8 @@ struct Tail {
     log_writer_last: u64,
     /// Gap records that recoveries announced and that do not stand there.
     untold: Vec<(WriterId, u64, String)>,
-    /// Contexts of the `log_replaced` records.
-    replaced: Vec<String>,
+    /// Contexts of the records that say of files that they are put aside.
+    aside: Vec<String>,
 }
 
 pub(crate) struct JsonlStore {
@@ -142,7 +142,8 @@ fn read_tail(
     let mut reader = BufReader::with_capacity(1 << 20, file);
     reader.seek(SeekFrom::Start(0)).map_err(err)?;
     let (mut tail, mut offset, mut line, mut last) = (Tail::default(), 0u64, Vec::new(), Vec::new());
-    let mut log_text = String::new();
+    // The number in the last line of each writer.
+    let (mut log_text, mut lines) = (String::new(), HashMap::new());
     loop {
         line.clear();
         let n = reader.by_ref().take(crate::line::MAX_LINE as u64 + 1).read_until(b'\n', &mut line).map_err(err)?;
@@ -178,8 +179,10 @@ fn read_tail(
         }
         // Most lines are only asked whose they are.
         match writer_of(&line).filter(|(w, _)| *w != log_text && !ends_a_writer(&line)) {
-            Some((writer, number)) => has(writers, writer, number, Closed::No),
-            None => note_parsed(writers, &mut tail, &parse_later(&line, path, offset - n as u64)?, &log_text),
+            Some(of) => has(writers, &mut lines, of, Closed::No),
+            None => {
+                note_parsed(writers, &mut lines, &mut tail, &parse_later(&line, path, offset - n as u64)?, &log_text)
+            }
         }
         std::mem::swap(&mut line, &mut last);
     }
@@ -187,17 +190,28 @@ fn read_tail(
         let at = offset - last.len() as u64;
         let l = parse_later(&last, path, at)?;
         tail.seq = l.fields().seq;
-        let sum = Checksum::parse_exact(l.checksum());
-        tail.prev = Some(sum.ok_or_else(|| damaged(path, at, "the last record's checksum is no checksum"))?);
+        let sum = crate::chain::checksum(&l.fields(), &mut Vec::new());
+        if !sum.is(l.checksum()) {
+            return Err(damaged(path, at, "the last record does not match its checksum"));
+        }
+        tail.prev = Some(sum);
         tail.created_at = Some(l.fields().created_at.to_owned());
     }
     Ok((tail, offset))
 }
 
-/// A record of a writer: its numbers rise, so the last one counts, and one that is damaged only until the next.
-fn has(writers: &mut HashMap<WriterId, (u64, Closed)>, writer: &str, number: u64, closed: Closed) {
+/// A record of a writer: its numbers rise, so one that is too high counts only until two lines go on from each other again.
+fn has(
+    writers: &mut HashMap<WriterId, (u64, Closed)>,
+    lines: &mut HashMap<WriterId, u64>,
+    (writer, number): (&str, u64),
+    closed: Closed,
+) {
     note(writers, writer, number, closed);
-    if let Some(known) = WriterId::parse_exact(writer).and_then(|id| writers.get_mut(&id)) {
+    let Some(id) = WriterId::parse_exact(writer) else { return };
+    if lines.insert(id, number).is_some_and(|before| number.checked_sub(1) == Some(before))
+        && let Some(known) = writers.get_mut(&id)
+    {
         known.0 = number;
     }
 }
@@ -212,12 +226,18 @@ fn note(writers: &mut HashMap<WriterId, (u64, Closed)>, writer: &str, number: u6
     }
 }
 
-fn note_parsed(writers: &mut HashMap<WriterId, (u64, Closed)>, tail: &mut Tail, line: &Line<'_>, log: &str) {
+fn note_parsed(
+    writers: &mut HashMap<WriterId, (u64, Closed)>,
+    lines: &mut HashMap<WriterId, u64>,
+    tail: &mut Tail,
+    line: &Line<'_>,
+    log: &str,
+) {
     let f = line.fields();
     let own = f.component == crate::accept::OWN_COMPONENT;
     if f.writer != log {
         let closed = if own && f.event == "audit_close" { Closed::Yes } else { Closed::No };
-        has(writers, f.writer, f.writer_seq, closed);
+        has(writers, lines, (f.writer, f.writer_seq), closed);
         return;
     }
     tail.log_writer_last = f.writer_seq;
@@ -244,9 +264,13 @@ fn note_parsed(writers: &mut HashMap<WriterId, (u64, Closed)>, tail: &mut Tail, 
             _ => tail.untold.retain(|(id, ..)| of.is_none_or(|of| id.to_string() != of)),
         }
     }
-    if own && f.event == "log_replaced" {
-        tail.replaced.push(f.context.into());
+    if own && says_aside(f.event, f.context) {
+        tail.aside.push(f.context.into());
     }
+}
+
+fn says_aside(event: &str, context: &str) -> bool {
+    event == "log_replaced" || (event == "audit_recovered" && context.contains("\"journal_torn\""))
 }
 
 /// Whose line it is, if it is written as we write lines: the members behind these two hold no text that a caller chose.
@@ -364,8 +388,8 @@ impl Store for JsonlStore {
         self.tail.untold.clone()
     }
 
-    fn replaced(&mut self) -> Result<Vec<String>, TrailError> {
-        Ok(self.tail.replaced.clone())
+    fn aside(&mut self) -> Result<Vec<String>, TrailError> {
+        Ok(self.tail.aside.clone())
     }
 
     fn begin(&mut self) -> Result<Head, TrailError> {
@@ -405,8 +429,8 @@ impl Store for JsonlStore {
         }
         if f.writer == self.log_text {
             self.next.log_writer_last = f.writer_seq;
-            if f.event == "log_replaced" {
-                self.next.replaced.push(f.context.into());
+            if says_aside(f.event, f.context) {
+                self.next.aside.push(f.context.into());
             }
         } else if f.writer == self.writer_text
             && let Some(sum) = self.next.prev

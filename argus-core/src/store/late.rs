@@ -65,8 +65,8 @@ impl Store for LateStore {
     fn untold_gaps(&mut self) -> Vec<(WriterId, u64, String)> {
         self.store.as_mut().map_or(Vec::new(), |s| s.untold_gaps())
     }
-    fn replaced(&mut self) -> Result<Vec<String>, TrailError> {
-        self.store()?.replaced()
+    fn aside(&mut self) -> Result<Vec<String>, TrailError> {
+        self.store()?.aside()
     }
     fn foreign(&mut self, limit: usize) -> Result<Vec<ForeignRow>, TrailError> {
         self.store()?.foreign(limit)

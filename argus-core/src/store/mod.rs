@@ -113,8 +113,8 @@ pub(crate) trait Store: Send {
     fn untold_gaps(&mut self) -> Vec<(WriterId, u64, String)> {
         Vec::new()
     }
-    /// Contexts of the `log_replaced` records. In a transaction.
-    fn replaced(&mut self) -> Result<Vec<String>, TrailError> {
+    /// Contexts of the records that say of files that they are put aside: `log_replaced`, and `audit_recovered` with torn ones. In a transaction.
+    fn aside(&mut self) -> Result<Vec<String>, TrailError> {
         Ok(Vec::new())
     }
     /// Rows of other programs, oldest first.

@@ -438,12 +438,12 @@ impl Store for SqliteStore {
         })
     }
 
-    fn replaced(&mut self) -> Result<Vec<String>, TrailError> {
-        let err = self.err("cannot look for log_replaced records");
+    fn aside(&mut self) -> Result<Vec<String>, TrailError> {
+        let err = self.err("cannot look for records of files that were put aside");
         let read = |conn: &Connection| -> rusqlite::Result<Vec<String>> {
             // (By the index of the levels.)
             let mut s = conn.prepare(
-                "SELECT context FROM audit_events WHERE level = 'SECURITY' AND event = 'log_replaced' AND writer = 0",
+                "SELECT context FROM audit_events WHERE level = 'SECURITY' AND writer = 0 AND (event = 'log_replaced' OR event = 'audit_recovered' AND instr(context, '\"journal_torn\"'))",
             )?;
             s.query_map([], |r| r.get(0))?.collect()
         };
