@@ -18,7 +18,7 @@ use crate::store::place::{self, Seen};
 /// More than this is looked into. A burst alone stays below: each commit of a few MiB is followed by a checkpoint.
 const MOST: u64 = if cfg!(test) { 4 << 20 } else { 64 << 20 };
 /// In front of a log of this many bytes no transaction begins before it is copied and cut. (One more may be added by each process that did not see it so long yet.)
-const BOUND: u64 = if cfg!(test) { 16 << 20 } else { 256 << 20 };
+const BOUND: u64 = if cfg!(test) { 8 << 20 } else { 256 << 20 };
 /// How long that waits for readers and other writers.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// The first bytes of a log, but for the last bit.
@@ -228,7 +228,7 @@ mod tests {
 
         let reader = rusqlite::Connection::open(&path).unwrap();
         reader.execute_batch("BEGIN; SELECT count(*) FROM audit_events;").unwrap();
-        log_large(&logger, 8);
+        log_large(&logger, 5);
         until(&logger, |l| l.health().degraded.is_some());
         let held = logger.health();
         assert!(held.wal_bytes > super::MOST && held.degraded.unwrap().contains("a reader holds"));
@@ -252,7 +252,7 @@ mod tests {
         let reader = rusqlite::Connection::open(path).unwrap();
         reader.execute_batch("BEGIN; SELECT count(*) FROM audit_events;").unwrap();
         let text = "x".repeat(200 << 10);
-        for _ in 0..200 {
+        for _ in 0..100 {
             logger.log(AuditEvent::info("large").with("text", text.as_str())).unwrap();
             // (The trail, or the pending file.)
             wait(logger, |h| h.queued < 10);
@@ -277,7 +277,7 @@ mod tests {
     fn assert_all(path: &std::path::Path, small: usize) {
         let trail = AuditReader::open(path).unwrap();
         let count = |event| trail.query(crate::Filter::new().event(event)).unwrap().count();
-        assert_eq!((count("large"), count("small")), (200, small));
+        assert_eq!((count("large"), count("small")), (100, small));
         let report = trail.verify().unwrap();
         assert!(report.is_ok() && report.pending == 0, "{report}");
     }
@@ -368,7 +368,7 @@ mod tests {
             });
             let text = "x".repeat(200 << 10);
             let mut longest = 0;
-            for _ in 0..200 {
+            for _ in 0..100 {
                 logger.log_durable(AuditEvent::info("large").with("text", text.as_str())).unwrap();
                 assert_eq!(logger.health().pending, 0, "{:?}", logger.health());
                 longest = wal(&path).max(longest);
