@@ -260,10 +260,9 @@ fn put_aside(path: &Path, ending: &str, said: &Said) -> Result<Option<TrailError
     }
 }
 
-/// The names that files will have; of very many only the first.
-fn names_aside<'p>(paths: impl Iterator<Item = &'p Path>, ending: &str) -> Vec<String> {
-    let name = |p: &Path| files::free_aside(p, ending).file_name().map(|n| n.to_string_lossy().into_owned());
-    let mut all: Vec<String> = paths.filter_map(name).collect();
+/// The names of files; of very many only the first.
+fn file_names(paths: impl Iterator<Item = PathBuf>) -> Vec<String> {
+    let mut all: Vec<String> = paths.filter_map(|p| p.file_name().map(|n| n.to_string_lossy().into_owned())).collect();
     all.sort();
     all.truncate(NAMED);
     all
@@ -279,7 +278,7 @@ fn tell_replaced(
     log_id: WriterId,
     files: &mut Files,
 ) -> Result<(), TrailError> {
-    let names = names_aside(files.paths(), ORPHAN);
+    let names = file_names(files.paths().map(|p| files::free_aside(p, ORPHAN)));
     let (mut sources, mut last, mut count) = (Sources::of(files, writer), 0, 0u64);
     while let Some((number, _)) = sources.next(last)? {
         (last, count) = (number, count + 1);
@@ -422,7 +421,7 @@ fn commit(
         let lost = lost.or(gone.then_some(LOST));
         let mut recovered =
             vec![("cause", Value::from("dead")), ("count", count.into()), ("last", last.into()), ("writer", id)];
-        let names = torn_names(torn);
+        let names = torn_names(torn.iter().map(|t| files::free_aside(t, TORN)));
         recovered.extend(torn_members(&names));
         // Announced, for a store that may keep a part of what is written together.
         recovered.extend(lost.map(|reason| ("gap", Value::from(reason))));
@@ -446,10 +445,11 @@ fn not_in(store: &mut dyn Store, emptied: &[(PathBuf, Vec<RecordId>)]) -> Result
     Ok(paths)
 }
 
-/// The first of torn files by the name that it will have, with its folder, and the names of the others.
-fn torn_names(torn: &[PathBuf]) -> (Option<String>, Vec<String>) {
-    let first = torn.first().map(|p| files::free_aside(p, TORN).to_string_lossy().into_owned());
-    (first, names_aside(torn.iter().skip(1).map(PathBuf::as_path), TORN))
+/// The first of torn files, by the names that they will have, with its folder, and the names of the others.
+fn torn_names(aside: impl Iterator<Item = PathBuf>) -> (Option<String>, Vec<String>) {
+    let mut aside = aside;
+    let first = aside.next().map(|p| p.to_string_lossy().into_owned());
+    (first, file_names(aside))
 }
 
 fn torn_members((first, others): &(Option<String>, Vec<String>)) -> impl Iterator<Item = (&'static str, Value<'_>)> {
@@ -459,8 +459,6 @@ fn torn_members((first, others): &(Option<String>, Vec<String>)) -> impl Iterato
 
 /// Says that files are put aside of a writer of which the log has nothing, and so cannot say where it ends, or that was over before. Once of each, as `tell_replaced`.
 fn tell_torn(store: &mut dyn Store, core: &Core, me: &Identity, torn: &[PathBuf]) -> Result<(), TrailError> {
-    // (Whoever was faster has renamed them.)
-    let mut torn: Vec<PathBuf> = torn.iter().filter(|t| std::fs::symlink_metadata(t).is_ok()).cloned().collect();
     if torn.is_empty() {
         return Ok(());
     }
@@ -469,21 +467,22 @@ fn tell_torn(store: &mut dyn Store, core: &Core, me: &Identity, torn: &[PathBuf]
     let mut group = Group::begin(store, core, me)?;
     let told: Vec<serde_json::Value> =
         group.store.aside()?.iter().filter_map(|context| serde_json::from_str(context).ok()).collect();
-    torn.retain(|t| {
-        let path = files::free_aside(t, TORN);
-        let (path, name) = (path.to_str(), path.file_name().and_then(|n| n.to_str()));
+    let told = |aside: &Path| {
+        let (path, name) = (aside.to_str(), aside.file_name().and_then(|n| n.to_str()));
         // A row of another program may call itself so.
-        let names = |c: &serde_json::Value| {
+        told.iter().filter(|c| c.get("argus.foreign").is_none()).any(|c| {
             let more = c.get("more_torn").and_then(|m| m.as_array()).into_iter().flatten();
             c.get("journal_torn").is_some_and(|t| t.as_str() == path) || more.into_iter().any(|m| m.as_str() == name)
-        };
-        !told.iter().any(|c| c.get("argus.foreign").is_none() && names(c))
-    });
-    if torn.is_empty() {
+        })
+    };
+    // Whoever was faster has told of it, and then renamed it: a file that still has its name was given this one by him, too.
+    let aside = |t: &PathBuf| Some(files::free_aside(t, TORN)).filter(|_| std::fs::symlink_metadata(t).is_ok());
+    let untold: Vec<PathBuf> = torn.iter().filter_map(aside).filter(|a| !told(a)).collect();
+    if untold.is_empty() {
         group.store.rollback();
         return Ok(());
     }
-    let names = torn_names(&torn);
+    let names = torn_names(untold.into_iter());
     let members: Vec<_> = [("cause", Value::from("torn_file"))].into_iter().chain(torn_members(&names)).collect();
     group.say("audit_recovered", &members)?;
     let last = group.chain.log_writer.last;

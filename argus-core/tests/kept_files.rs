@@ -122,20 +122,24 @@ fn a_count_that_is_too_high_acknowledges_nothing_of_a_live_logger() {
 #[test]
 fn an_old_line_with_a_number_too_high_takes_nothing_with_it() {
     let dir = Dir::new();
-    let path = dir.path("t.jsonl");
-    let faults = Faults::new();
-    let logger = AuditLogger::open(AuditConfig::new(&path).faults(&faults)).unwrap();
-    log(&logger, 0..20, "");
-    logger.flush(WAIT).unwrap();
-    faults.store(StoreFault::Begin, ErrorKind::Io, u32::MAX);
-    log(&logger, 20..40, "");
-    abandon(&logger);
-    let line = format!("\"writer\":\"{}\",\"writer_seq\":9,", logger.writer_id());
-    change(&path, &line, &line.replace(":9,", ":90,"));
-    reopen_with(AuditConfig::new(&path));
-    change(&path, &line.replace(":9,", ":90,"), &line);
-    assert_eq!(numbers(&path), (0..40).collect::<Vec<_>>());
-    assert_verifies(&path);
+    // One of many, and the last but one.
+    for number in [9, 20] {
+        let path = dir.path(&format!("{number}.jsonl"));
+        let faults = Faults::new();
+        let logger = AuditLogger::open(AuditConfig::new(&path).faults(&faults)).unwrap();
+        log(&logger, 0..20, "");
+        logger.flush(WAIT).unwrap();
+        assert_eq!(records(&path).last().unwrap().writer_seq, 21);
+        faults.store(StoreFault::Begin, ErrorKind::Io, u32::MAX);
+        log(&logger, 20..40, "");
+        abandon(&logger);
+        let line = |n: u64| format!("\"writer\":\"{}\",\"writer_seq\":{n},", logger.writer_id());
+        change(&path, &line(number), &line(10 * number));
+        reopen_with(AuditConfig::new(&path));
+        change(&path, &line(10 * number), &line(number));
+        assert_eq!(numbers(&path), (0..40).collect::<Vec<_>>());
+        assert_verifies(&path);
+    }
 }
 
 #[test]

@@ -27,6 +27,7 @@ const MAGIC: &[u8; 8] = b"ARGUSJ\r\n";
 const VERSION: u32 = 4;
 /// Magic, version, length of the identity, number, log id, writer, check value.
 const NUMBER: std::ops::Range<usize> = 16..24;
+pub(crate) const LOG_ID: std::ops::Range<usize> = 24..40;
 const IDENTITY: usize = 64;
 
 /// Where a trail's files are and how they are made.
@@ -410,7 +411,7 @@ fn write_header(bytes: &mut [u8], log_id: WriterId, writer: WriterId, owner: &Ow
     let identity = if identity.len() <= HEADER - IDENTITY { identity } else { Vec::new() };
     put(bytes, 8, &VERSION.to_le_bytes());
     put(bytes, 12, &u32::try_from(identity.len()).unwrap_or(0).to_le_bytes());
-    put(bytes, 24, &log_id.to_bytes());
+    put(bytes, LOG_ID.start, &log_id.to_bytes());
     put(bytes, 40, &writer.to_bytes());
     put(bytes, IDENTITY, &identity);
     put(bytes, 56, &check(log_id, writer, &identity).to_le_bytes());
@@ -454,11 +455,11 @@ pub(crate) fn read_header(bytes: &[u8], path: &Path) -> Result<Option<Header>, T
         }));
     }
     let identity = bytes.get(IDENTITY..IDENTITY + word(12) as usize).unwrap_or_default();
-    if check(id(24), id(40), identity) != word(56) {
+    if check(id(LOG_ID.start), id(40), identity) != word(56) {
         return damaged("the journal's header does not check");
     }
     let owner = serde_json::from_slice(identity).unwrap_or_default();
-    Ok(Some(Header { number: number(NUMBER), log_id: id(24), writer: id(40), owner }))
+    Ok(Some(Header { number: number(NUMBER), log_id: id(LOG_ID.start), writer: id(40), owner }))
 }
 
 /// `path` with an ending more, for files that are put aside.

@@ -74,8 +74,10 @@ impl Left {
             let read = segment(path, beside).map(|(header, bytes)| match header {
                 Some(header) => Some((header, bytes)),
                 None => {
-                    let ids: Vec<RecordId> =
-                        whole(bytes.get(files::HEADER..).unwrap_or_default()).map(|e| e.record_id()).collect();
+                    // (Of another log, all is in that one.)
+                    let ours = bytes.get(files::LOG_ID).is_some_and(|id| id == log_id.to_bytes());
+                    let entries = bytes.get(files::HEADER..).filter(|_| ours).unwrap_or_default();
+                    let ids: Vec<RecordId> = whole(entries).map(|e| e.record_id()).collect();
                     left.emptied.extend((!ids.is_empty()).then(|| (path.clone(), ids)));
                     None
                 }

@@ -195,6 +195,12 @@ fn read_tail(
             return Err(damaged(path, at, "the last record does not match its checksum"));
         }
         tail.prev = Some(sum);
+        if l.fields().writer != log_text
+            && let Some(known) = WriterId::parse_exact(l.fields().writer).and_then(|id| writers.get_mut(&id))
+        {
+            // Of all lines this one is known to be right.
+            known.0 = l.fields().writer_seq;
+        }
         tail.created_at = Some(l.fields().created_at.to_owned());
     }
     Ok((tail, offset))

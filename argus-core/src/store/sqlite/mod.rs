@@ -552,10 +552,11 @@ impl Store for SqliteStore {
         let err = self.err("cannot look for committed records");
         let key = self.key;
         let read = |conn: &Connection| -> rusqlite::Result<Vec<(u64, u64, String)>> {
-            // Newest first and no further than needed: they are near the end.
-            let mut s = conn.prepare_cached("SELECT writer_seq, id, checksum FROM audit_events WHERE writer = ?1 AND writer_seq BETWEEN ?2 AND ?3 ORDER BY id DESC LIMIT ?4")?;
-            let rows = s.query_map((key, first, last, last - first + 1), |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
-            rows.collect()
+            // Newest first and no further than needed: they are near the end, and numbers rise.
+            let mut s = conn.prepare_cached("SELECT writer_seq, id, checksum FROM audit_events WHERE writer = ?1 AND writer_seq <= ?2 ORDER BY id DESC")?;
+            let rows = s.query_map((key, last), |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+            let asked = |row: &rusqlite::Result<(u64, u64, String)>| row.as_ref().map_or(true, |r| r.0 >= first);
+            rows.take_while(asked).take(usize::try_from(last - first + 1).unwrap_or(usize::MAX)).collect()
         };
         let mut found: Vec<_> = read(self.conn()?)
             .map_err(err)?
