@@ -250,10 +250,16 @@ fn plain(event: &AuditEvent<'_>, rules: &Rules, w: &mut Texts<'_>) -> bool {
         return false;
     }
     let written = match event.ready_members() {
-        Some(fields) => fields.iter().flatten().enumerate().all(|(n, field)| {
-            let twice = |before: &Field<'_>| before.key.is(&field.key);
-            !fields.get(..n).unwrap_or_default().iter().flatten().any(twice) && member(field, rules, w)
-        }),
+        Some(fields) => {
+            // A bit for each name that was there; two names may share one.
+            let mut seen = 0;
+            fields.iter().flatten().enumerate().all(|(n, field)| {
+                let bit = field.key.bit();
+                let again = seen & bit != 0 && is_among(&field.key, fields.get(..n).unwrap_or_default());
+                seen |= bit;
+                !again && member(field, rules, w)
+            })
+        }
         None => w.lend(|w| plain_of_many(event, rules, w)),
     };
     if rules.context.is_empty() || !written {
@@ -266,6 +272,11 @@ fn plain(event: &AuditEvent<'_>, rules: &Rules, w: &mut Texts<'_>) -> bool {
         w.append(&rules.members);
     }
     ours
+}
+
+#[cold]
+fn is_among(key: &Key<'_>, fields: &[Option<Field<'_>>]) -> bool {
+    fields.iter().flatten().any(|before| before.key.is(key))
 }
 
 #[inline(never)]

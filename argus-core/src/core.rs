@@ -383,7 +383,7 @@ impl Core {
         state.last_seq += 1;
         let seq = state.last_seq;
         let id = self.mint(ms, seq);
-        state.queue.push(entry::front(bytes.len(), check, seq, id), bytes);
+        let keep = state.queue.push(entry::front(bytes.len(), check, seq, id), bytes);
         let queued = state.queue.bytes();
         if queued / 4 > state.queue.limit() / 5 {
             state.high_water = state.high_water.max(queued);
@@ -407,7 +407,9 @@ impl Core {
         }
         let wake = std::mem::take(&mut state.sleeping) || (enough && std::mem::take(&mut state.delaying));
         let wake = wake.then_some(state.spill.active);
-        self.wake_keeper(&mut state);
+        if keep {
+            self.wake_keeper(&mut state);
+        }
         drop(state);
         match wake {
             None => {}

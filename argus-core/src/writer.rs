@@ -8,6 +8,7 @@ mod merge;
 mod seal;
 mod stats;
 mod tell;
+mod wait;
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,7 +25,7 @@ use crate::health::Gap;
 use crate::id::{Checksum, RecordId};
 use crate::level::Level;
 use crate::queue::files::WriterLock;
-use crate::queue::{Chunk, QueueKind, room_for_own};
+use crate::queue::{Chunk, room_for_own};
 use crate::sink::LossReason;
 use crate::spill::{Batch, Cause};
 use crate::stack::Names;
@@ -45,8 +46,6 @@ const FOREIGN: usize = 500;
 /// Pauses after a failed transaction: doubled each time between these.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// How long a group grows where a killed process loses nothing by it.
-const JOURNAL_DELAY: Duration = Duration::from_millis(2);
 /// After somebody waited for a commit, so long others are expected to.
 const WAITED: Duration = Duration::from_secs(1);
 /// Between two records that the queue is nearly full.
@@ -70,6 +69,10 @@ pub(crate) struct Writer {
     group: group::Group,
     /// When somebody last waited for a commit.
     waited: Option<Instant>,
+    /// The last transaction had more than one record: others are expected soon.
+    several: bool,
+    /// So long it waits for them.
+    nap: Duration,
     /// Nobody waits: it makes room for those who do not notice it.
     aside: bool,
     piled: backlog::Piled,
@@ -156,6 +159,8 @@ impl Writer {
             stats,
             group: Default::default(),
             waited: None,
+            several: false,
+            nap: wait::NAP,
             aside: false,
             piled: Default::default(),
         }
@@ -239,11 +244,13 @@ impl Writer {
                 }
                 Gathered::Batch(batch) => {
                     let committing = !batch.is_empty() || self.store.foreign_waiting();
+                    self.several = false;
                     if committing {
                         let began = Instant::now();
                         match self.commit(&batch, None, false) {
                             Outcome::Committed => {
                                 let took = began.elapsed();
+                                self.several = self.sealed.len() > 1;
                                 self.step_aside();
                                 self.acknowledge(batch);
                                 self.group.told(Instant::now(), took);
@@ -278,60 +285,7 @@ impl Writer {
         let config = &core.config;
         let now = config.clock.now();
         let mut state = core.lock();
-        while state.queue.is_empty()
-            && state.spill.returned.is_empty()
-            && !state.ledger.has_gaps()
-            && state.closing.is_none()
-            && !state.spill.active
-        {
-            state.sleeping = true;
-            let (s, timeout) = core
-                .work
-                .wait_timeout(state, self.stats.sleep(config.flush_interval))
-                .unwrap_or_else(|e| e.into_inner());
-            state = s;
-            if !state.spill.active {
-                state.sleeping = false;
-            }
-            if timeout.timed_out() {
-                while state.queue.is_empty()
-                    && let Some(memory) = state.queue.shrink()
-                {
-                    drop(state);
-                    drop(memory);
-                    state = core.lock();
-                }
-                // Time to look after rows of other programs.
-                break;
-            }
-        }
-        let delay = config.commit_delay.unwrap_or(match state.queue.kind() {
-            QueueKind::Journal => JOURNAL_DELAY,
-            QueueKind::Memory => Duration::ZERO,
-        });
-        let delayed = Instant::now() + delay;
-        // Whoever waits for a commit or for space waits for no delay; but those who wait for commits may wait for each other.
-        while state.closing.is_none() && state.hurry == 0 && !state.spill.active && state.waiting == 0 {
-            let (until, callers) = match state.acks.len() {
-                0 if (state.last_seq - state.done_seq) < config.buffer_size as u64 => (delayed, 0),
-                0 => break,
-                here => match self.group.wait(here) {
-                    Some(wait) => wait,
-                    None => break,
-                },
-            };
-            let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else { break };
-            (state.delaying, state.callers) = (true, callers);
-            if callers == 0 {
-                state = core.work.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
-            } else {
-                // They are on their way. To sleep and to be woken takes as long as they do.
-                drop(state);
-                std::thread::yield_now();
-                state = core.lock();
-            }
-            state.delaying = false;
-        }
+        state = self.wait(&core, state);
         if !state.spill.active && self.stats.is_due() {
             drop(state);
             let rss = stats::resident();

@@ -4,11 +4,12 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, UNIX_EPOCH};
+use std::path::Path;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use argus_core::{
-    ActorType, AuditError, AuditEvent, AuditReader, AuditSink, AuditSinkExt, Filter, Level, Outcome, Trace,
-    TraceContext, audit,
+    ActorType, AuditConfig, AuditError, AuditEvent, AuditLogger, AuditReader, AuditSink, AuditSinkExt, Filter, Level,
+    Outcome, Trace, TraceContext, audit,
 };
 use common::{Dir, WAIT, assert_ok, child, close, findings, open, part, records, snapshot, sql, tamper};
 use serde_json::json;
@@ -327,22 +328,42 @@ fn the_database_defends_itself_against_plain_sql() {
     assert_ok(&path);
 }
 
+/// As the Go library does.
+fn insert_foreign(path: &Path, event: &str, new: &str, context: &str) {
+    let n = sql(path)
+        .execute(
+            "INSERT INTO audit_events (timestamp, level, event, component, original_output_file, file_path, old_value, new_value, process_id, process_name, context, checksum)
+             VALUES (?1, 'CRITICAL', ?2, 'argus', '/tmp/a.jsonl', '/etc/x', '', ?3, 42, 'argus', ?4, 'abc')",
+            ("2026-11-23T05:55:06.5+01:00", event, new, context),
+        )
+        .unwrap();
+    assert_eq!(n, 0, "the trigger took it aside, and the statement succeeded");
+}
+
+#[test]
+fn rows_of_others_wait_for_no_commit_delay() {
+    let dir = Dir::new();
+    let path = dir.path("trail.db");
+    let hour = Duration::from_secs(3600);
+    let config = AuditConfig::new(&path).commit_delay(hour).flush_interval(Duration::from_millis(20));
+    let logger = AuditLogger::open(config).unwrap();
+    for n in 1..=2 {
+        insert_foreign(&path, "late", "1", "{}");
+        let began = Instant::now();
+        while logger.health().adopted < n {
+            assert!(began.elapsed() < Duration::from_secs(20), "it is not adopted");
+            std::thread::yield_now();
+        }
+    }
+    close(&logger);
+}
+
 #[test]
 fn rows_of_the_go_library_succeed_and_are_adopted_once() {
     let dir = Dir::new();
     let path = dir.path("trail.db");
     fill(&path);
-    let insert = |event: &str, new: &str, context: &str| {
-        let c = sql(&path);
-        let n = c
-            .execute(
-                "INSERT INTO audit_events (timestamp, level, event, component, original_output_file, file_path, old_value, new_value, process_id, process_name, context, checksum)
-                 VALUES (?1, 'CRITICAL', ?2, 'argus', '/tmp/a.jsonl', '/etc/x', '', ?3, 42, 'argus', ?4, 'abc')",
-                ("2026-11-23T05:55:06.5+01:00", event, new, context),
-            )
-            .unwrap();
-        assert_eq!(n, 0, "the trigger took it aside, and the statement succeeded");
-    };
+    let insert = |event: &str, new: &str, context: &str| insert_foreign(&path, event, new, context);
     insert("config_change", r#"{"b":1,"a":"é"}"#, r#"{"user":"jo"}"#);
     insert("odd", "{not json", "");
     let waiting = AuditReader::open(&path).unwrap().verify().unwrap();

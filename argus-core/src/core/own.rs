@@ -31,7 +31,9 @@ pub(crate) fn queue_own(core: &Core, state: &mut State, event: &AuditEvent<'_>, 
     let _ = own(core, event, now, |entry, ms| {
         if room_for_own(state, entry.len()) {
             number(core, state, entry, ms);
-            state.queue.push_own(entry);
+            if state.queue.push_own(entry) {
+                core.wake_keeper(state);
+            }
             queued = true;
         }
     });

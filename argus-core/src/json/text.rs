@@ -236,6 +236,12 @@ impl<'a> Key<'a> {
         self.prefix.swap_bytes()
     }
 
+    /// One bit of 64, by its first eight bytes: the same for the same name.
+    #[inline(always)]
+    pub(crate) fn bit(&self) -> u64 {
+        1 << (self.prefix.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
+    }
+
     /// Whether it is the same name.
     #[inline(always)]
     pub(crate) fn is(&self, other: &Key<'_>) -> bool {

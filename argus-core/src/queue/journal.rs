@@ -126,6 +126,7 @@ impl JournalQueue {
         self.current.as_ref().map_or(0, |c| c.tail.room())
     }
 
+    #[inline]
     pub(crate) fn room(&self, len: usize, reserve: usize) -> Room {
         if self.bytes > 0 && self.bytes + len + reserve > self.limit {
             return Room::Full;
@@ -136,12 +137,14 @@ impl JournalQueue {
         if self.coming.is_none() && !self.has_task() { Room::Full } else { Room::Segment }
     }
 
-    /// Appends an entry with `front` in place of its own, and leaves so much free, if it can.
-    pub(crate) fn push(&mut self, front: Front, entry: &[u8], reserve: usize) {
-        if self.left() < entry.len() + reserve {
+    /// Appends an entry with `front` in place of its own, and leaves so much free, if it can. True if the keeper may have something to do that it had not before.
+    pub(crate) fn push(&mut self, front: Front, entry: &[u8], reserve: usize) -> bool {
+        let rolls = self.left() < entry.len() + reserve;
+        if rolls {
             self.roll();
         }
-        let Some(current) = &mut self.current else { return };
+        let Some(current) = &mut self.current else { return rolls };
+        let before = current.tail.room();
         if current.tail.append(front, entry) {
             self.bytes += entry.len();
             current.unreleased += entry.len();
@@ -150,6 +153,7 @@ impl JournalQueue {
                 self.marks.push_back(current.last_mark);
             }
         }
+        rolls || before >= self.begun && current.tail.room() < self.begun
     }
 
     /// Goes on in the next segment.
@@ -350,7 +354,7 @@ mod tests {
     fn entries_come_out_in_order_and_segments_are_used_again() {
         let mut q = JournalQueue::new(made(0), LEN, 1 << 20);
         let (mut n, mut removed) = (0, Vec::new());
-        let (mut pushed, mut taken) = (0u64, 0u64);
+        let (mut pushed, mut taken, mut told_keeper) = (0u64, 0u64, 0);
         for round in 0..40 {
             for _ in 0..(round % 7) * 60 {
                 let e = entry(8 * (8 + (pushed % 50) as usize), (pushed % 251) as u8);
@@ -362,7 +366,10 @@ mod tests {
                     }
                     other => panic!("{other:?}"),
                 }
-                q.push(front_of(&e), &e, 0);
+                let idle = !q.has_task();
+                let told = q.push(front_of(&e), &e, 0);
+                assert!(told || !(idle && q.has_task()), "the keeper is not told");
+                told_keeper += u32::from(told);
                 pushed += 1;
             }
             let mut runs = Vec::new();
@@ -384,6 +391,7 @@ mod tests {
             keep(&mut q, &mut n, &mut removed);
         }
         assert!(pushed > 5000 && n < 12, "{pushed} entries in {n} segments");
+        assert!((2..100).contains(&told_keeper), "{told_keeper} times");
         assert!(q.made <= 3 && q.paths().len() == q.made);
     }
 
@@ -426,7 +434,9 @@ mod tests {
             assert!(matches!(q.task(), Some(Task::Make)));
             assert_eq!(q.room(4 * e.len(), 0), Room::Segment, "one is being made");
             q.failed("the disk is full".into());
-            (0..3).for_each(|_| q.push(front_of(&e), &e, 0));
+            for _ in 0..3 {
+                q.push(front_of(&e), &e, 0);
+            }
             let runs: Vec<_> = std::iter::from_fn(|| q.take()).collect();
             assert_eq!((q.room(e.len(), 0), q.has_task(), runs.len()), (Room::Full, false, 4));
             runs.into_iter().for_each(|(span, number)| q.release(span, number));

@@ -36,6 +36,7 @@ impl MemoryQueue {
     }
 
     /// Whether an entry of `len` bytes could be appended now, and leave so much free.
+    #[inline]
     pub(crate) fn room(&self, len: usize, reserve: usize) -> Room {
         // An empty queue takes any entry: a bound below the record cap must not make a record impossible.
         if self.bytes > 0 && self.bytes + len + reserve > self.limit {

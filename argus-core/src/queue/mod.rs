@@ -84,6 +84,7 @@ impl Queue {
     }
 
     /// Whether an entry of `len` bytes could be appended now.
+    #[inline]
     pub(crate) fn room(&self, len: usize) -> Room {
         self.room_before(len, self.reserve())
     }
@@ -93,6 +94,7 @@ impl Queue {
         RESERVE.min(self.limit() / 8)
     }
 
+    #[inline(always)]
     fn room_before(&self, len: usize, reserve: usize) -> Room {
         match self {
             Queue::Memory(q) => q.room(len, reserve),
@@ -114,20 +116,26 @@ impl Queue {
         }
     }
 
-    /// Appends an entry that `room` found room for, with `front` in place of its own.
-    pub(crate) fn push(&mut self, front: Front, entry: &[u8]) {
+    /// Appends an entry that `room` found room for, with `front` in place of its own. True if the keeper of the journal may have something to do that it had not before.
+    pub(crate) fn push(&mut self, front: Front, entry: &[u8]) -> bool {
         let reserve = self.reserve();
         match self {
-            Queue::Memory(q) => q.push(front, entry),
+            Queue::Memory(q) => {
+                q.push(front, entry);
+                false
+            }
             Queue::Journal(q) => q.push(front, entry, reserve),
         }
     }
 
-    /// Appends an entry of Argus itself that `room_for_own` found room for.
-    pub(crate) fn push_own(&mut self, entry: &[u8]) {
+    /// Appends an entry of Argus itself that `room_for_own` found room for; true as of `push`.
+    pub(crate) fn push_own(&mut self, entry: &[u8]) -> bool {
         let front = entry::front_of(entry);
         match self {
-            Queue::Memory(q) => q.push(front, entry),
+            Queue::Memory(q) => {
+                q.push(front, entry);
+                false
+            }
             Queue::Journal(q) => q.push(front, entry, 0),
         }
     }
