@@ -10,8 +10,10 @@ use crate::sync::MutexGuard;
 
 /// How long a group grows where a killed process loses nothing by it.
 const JOURNAL_DELAY: Duration = Duration::from_millis(2);
-/// The longest wait for a group that has not begun.
-pub(super) const NAP: Duration = Duration::from_millis(2);
+/// The longest wait for a group that has not begun. (Time stands still in the model check: what ends a nap there is whatever else ends one.)
+pub(super) const NAP: Duration = Duration::from_millis(if cfg!(all(test, shuttle)) { 3_600_000 } else { 2 });
+/// The shortest sleep: what is due and finds no room is tried again no sooner.
+const SHORTEST: Duration = Duration::from_millis(2);
 
 impl Writer {
     /// Returns when there is something to do, or it is time to look after the rows of other programs.
@@ -21,16 +23,16 @@ impl Writer {
             QueueKind::Journal => JOURNAL_DELAY,
             QueueKind::Memory => Duration::ZERO,
         });
-        // Each record waits for so long at most: also one that comes in the nap.
-        let mut until = Instant::now() + delay;
+        // Each record waits for the delay at most: also one that comes in the nap.
+        let mut began = Instant::now();
         if self.several && is_idle(&state) {
-            state = nap(core, state, until.min(Instant::now() + self.nap));
+            state = nap(core, state, began + delay.min(self.nap));
         }
         while is_idle(&state) && state.closing.is_none() && !state.spill.active {
             state.sleeping = true;
             let (s, timeout) = core
                 .work
-                .wait_timeout(state, self.stats.sleep(config.flush_interval))
+                .wait_timeout(state, self.stats.sleep(config.flush_interval).max(SHORTEST))
                 .unwrap_or_else(|e| e.into_inner());
             state = s;
             if !state.spill.active {
@@ -49,12 +51,14 @@ impl Writer {
                     return state;
                 }
             }
-            until = Instant::now() + delay;
+            began = Instant::now();
         }
         // Whoever waits for a commit or for space waits for no delay; but those who wait for commits may wait for each other.
         while nobody_hurries(&state) {
             let (until, callers) = match state.acks.len() {
-                0 if is_small(&state, core) => (until, 0),
+                // A loss alone is no group.
+                0 if state.queue.is_empty() => (began + delay.min(self.nap), 0),
+                0 if is_small(&state, core) => (began + delay, 0),
                 0 => break,
                 here => match self.group.wait(here) {
                     Some(wait) => wait,
@@ -117,6 +121,7 @@ fn is_small(state: &State, core: &Core) -> bool {
 mod tests {
     use std::sync::Arc;
     use std::thread::JoinHandle;
+    use std::time::SystemTime;
 
     use super::*;
     use crate::accept::Rules;
@@ -125,7 +130,7 @@ mod tests {
     use crate::event::AuditEvent;
     use crate::id::WriterId;
     use crate::pending::Pending;
-    use crate::sink::Carrier;
+    use crate::sink::{Carrier, LossReason};
     use crate::store::memory::{MemoryStore, MemoryTrail};
     use crate::writer::Identity;
 
@@ -205,6 +210,17 @@ mod tests {
         let (core, thread) = napping();
         log(&core, false);
         core.flush(WAIT).unwrap();
+        close(&core, thread);
+    }
+
+    #[test]
+    fn a_loss_waits_for_no_long_delay() {
+        let config = AuditConfig::default().commit_delay(LONG);
+        let core = Arc::new(Core::new(config, Rules::empty(), WriterId::random()));
+        let writer = Writer::new(core.clone(), Box::new(MemoryStore::new(MemoryTrail::new())), Identity::default());
+        let thread = std::thread::spawn(move || writer.run());
+        core.lose(LossReason::QueueFull, 3, SystemTime::now());
+        until(&core, "told", |s| s.done_seq == 1);
         close(&core, thread);
     }
 }
